@@ -1,0 +1,1 @@
+//! A pool of connections of any kind: who gets one, who waits, who opens one.

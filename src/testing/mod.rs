@@ -1,0 +1,1 @@
+//! An embedded, scriptable SMTP server for tests.
