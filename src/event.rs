@@ -1,0 +1,228 @@
+//! What can go wrong with a session, as plain data: the words in which `smtp/` reports and `classify` judges.
+
+use std::fmt;
+
+/// Where in the dialogue something happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    Resolve,
+    Connect,
+    TlsHandshake,
+    Greeting,
+    Ehlo,
+    StartTls,
+    Auth,
+    Rset,
+    Noop,
+    Mail,
+    Rcpt,
+    Data,
+    /// The content, up to the write that holds its last byte.
+    Content,
+    /// The write that holds the last byte, and the reply to it.
+    EndOfData,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "the name look-up",
+            Self::Connect => "connecting",
+            Self::TlsHandshake => "the TLS handshake",
+            Self::Greeting => "the greeting",
+            Self::Ehlo => "EHLO",
+            Self::StartTls => "STARTTLS",
+            Self::Auth => "AUTH",
+            Self::Rset => "RSET",
+            Self::Noop => "NOOP",
+            Self::Mail => "MAIL",
+            Self::Rcpt => "RCPT",
+            Self::Data => "DATA",
+            Self::Content => "the content",
+            Self::EndOfData => "the answer to the last byte",
+        })
+    }
+}
+
+/// How the transport failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Fault {
+    /// The deadline passed.
+    TimedOut,
+    /// The peer closed the connection.
+    Closed,
+    /// The connection broke: reset, unreachable, refused, or a TLS record that makes no sense.
+    Broken,
+    /// The server's certificate, or ours, was not accepted.
+    Certificate,
+    /// This machine ran out of descriptors, ports, buffers or threads.
+    LocalShortage,
+}
+
+/// How a dialogue got out of step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Desync {
+    /// A line that is no reply line: no code, a code outside 200 to 599, or no separator after it.
+    Malformed,
+    /// A line longer than any server sends.
+    LineTooLong,
+    /// A reply of more bytes or lines than any server sends.
+    ReplyTooLong,
+    /// Lines of one reply with different codes.
+    MixedCodes,
+    /// A well-formed reply of a class that does not answer this command.
+    WrongClass(u16),
+    /// Bytes when no reply was due.
+    Unsolicited,
+    /// More challenges than the mechanism has steps.
+    EndlessChallenges,
+}
+
+impl fmt::Display for Desync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => f.write_str("a line that is no SMTP reply"),
+            Self::LineTooLong => f.write_str("a reply line without end"),
+            Self::ReplyTooLong => f.write_str("a reply without end"),
+            Self::MixedCodes => f.write_str("one reply with different codes"),
+            Self::WrongClass(code) => write!(f, "a reply {code} that does not answer the command"),
+            Self::Unsolicited => f.write_str("bytes when no reply was due"),
+            Self::EndlessChallenges => f.write_str("one challenge after another"),
+        }
+    }
+}
+
+/// What we refused to do because the server lacks something that our settings demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Policy {
+    /// TLS is required and STARTTLS is not offered.
+    StartTlsNotOffered,
+    /// We have credentials and the server offers none of the mechanisms allowed for this host.
+    NoCommonMechanism,
+    /// We have credentials, and sending them would show them to everybody on the way.
+    PlaintextAuth,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StartTlsNotOffered => "the server does not offer STARTTLS, and TLS is required",
+            Self::NoCommonMechanism => "the server offers none of the AUTH mechanisms allowed for this host",
+            Self::PlaintextAuth => {
+                "credentials are not sent over an unencrypted connection; use TLS, or `dangerous_plaintext_auth` to allow it"
+            }
+        })
+    }
+}
+
+/// Whose address it is; by number, because errors end up in logs and addresses must not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Party {
+    Sender,
+    /// Counted from 1, in the order of the envelope.
+    Recipient(usize),
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sender => f.write_str("the sender"),
+            Self::Recipient(number) => write!(f, "recipient {number}"),
+        }
+    }
+}
+
+/// Why a message was refused before any byte of it left.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Inadmissible {
+    /// A control character, or an angle bracket outside quotes, in an address.
+    Address(Party),
+    /// A non-ASCII address, and the server does not offer SMTPUTF8.
+    NeedsSmtpUtf8(Party),
+    /// Non-ASCII content, and the server does not offer 8BITMIME.
+    NeedsEightBitMime,
+    /// Larger than the server's SIZE.
+    TooLarge { size: u64, limit: u64 },
+}
+
+impl fmt::Display for Inadmissible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(party) => {
+                write!(f, "the address of {party} holds a control character or a stray angle bracket")
+            }
+            Self::NeedsSmtpUtf8(party) => {
+                write!(f, "the address of {party} is not ASCII and the server does not offer SMTPUTF8 (RFC 6531)")
+            }
+            Self::NeedsEightBitMime => {
+                f.write_str("the content is not ASCII and the server does not offer 8BITMIME (RFC 6152)")
+            }
+            Self::TooLarge { size, limit } => {
+                write!(f, "the message has {size} bytes and the server takes {limit} at most (RFC 1870)")
+            }
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Event {
+    /// The transport failed.
+    Transport(Step, Fault),
+    /// A well-formed refusal, or a code that says the server is closing.
+    Reply(Step, u16),
+    /// The dialogue is not in step.
+    OutOfStep(Step, Desync),
+    /// Plaintext arrived behind the reply to STARTTLS
+    /// ([RFC 3207 §6](https://www.rfc-editor.org/rfc/rfc3207#section-6) and its many advisories).
+    InjectedPlaintext,
+    /// Our settings forbid going on.
+    Policy(Policy),
+    /// The message was refused here.
+    Inadmissible(Inadmissible),
+    /// Too little time was left for the commit to be worth starting.
+    CommitGate,
+    /// 552 to a RCPT after others were accepted: the rest may be sent on their own.
+    TooManyRecipients,
+    /// The name server could not be asked: too many look-ups hang already.
+    ResolverBusy,
+}
+
+impl Event {
+    /// Where it happened; of what is not about a step, where it was noticed.
+    pub(crate) const fn step(&self) -> Step {
+        match self {
+            Self::Transport(step, _) | Self::Reply(step, _) | Self::OutOfStep(step, _) => *step,
+            Self::InjectedPlaintext | Self::Policy(Policy::StartTlsNotOffered) => Step::StartTls,
+            Self::Policy(_) => Step::Auth,
+            Self::Inadmissible(_) => Step::Mail,
+            Self::CommitGate => Step::Content,
+            Self::TooManyRecipients => Step::Rcpt,
+            Self::ResolverBusy => Step::Resolve,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport(step, Fault::TimedOut) => write!(f, "timed out in {step}"),
+            Self::Transport(step, Fault::Closed) => write!(f, "the server closed the connection in {step}"),
+            Self::Transport(step, Fault::Broken) => write!(f, "the connection failed in {step}"),
+            Self::Transport(step, Fault::Certificate) => write!(f, "a certificate was not accepted in {step}"),
+            Self::Transport(step, Fault::LocalShortage) => {
+                write!(f, "this machine ran out of descriptors, ports, buffers or threads in {step}")
+            }
+            Self::Reply(step, _) => write!(f, "refused at {step}"),
+            Self::OutOfStep(step, desync) => write!(f, "{desync} in {step}"),
+            Self::InjectedPlaintext => {
+                f.write_str("plaintext came behind the reply to STARTTLS: somebody may be tampering")
+            }
+            Self::Policy(policy) => policy.fmt(f),
+            Self::Inadmissible(inadmissible) => inadmissible.fmt(f),
+            Self::CommitGate => f.write_str("too little time was left to wait for an answer to the last byte"),
+            Self::TooManyRecipients => f.write_str("too many recipients for one message, refused at RCPT"),
+            Self::ResolverBusy => f.write_str("too many name look-ups hang already"),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the user decides: hosts, the pool's limits, and what may differ from one send to the next.
+
+mod error;
+mod host;
+mod pool;
+mod secret;
+mod send;
+mod url;
+mod validate;
+
+pub use self::error::OptionsError;
+pub use self::host::Host;
+pub(crate) use self::host::Security;
+pub use self::pool::{AmbiguityBoundary, Backoff, KeepaliveCommand, PoolOptions};
+pub(crate) use self::secret::Secret;
+pub use self::send::{RecipientPolicy, SendOptions};
+pub(crate) use self::validate::{parse_certificate, validate};

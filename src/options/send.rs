@@ -1,0 +1,56 @@
+//! What may differ from one send to the next.
+
+use std::time::Instant;
+
+/// What to do with a message when the server refuses some of its recipients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum RecipientPolicy {
+    /// Send to all of them or to none.
+    #[default]
+    AllOrNothing,
+    /// Send to those that were accepted, and report the others in [`Receipt::recipients`](crate::Receipt::recipients).
+    AcceptPartial,
+}
+
+/// Settings of one send; the default is what [`SmtpSender::send`](crate::SmtpSender::send) uses.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use smtp_pool::{RecipientPolicy, SendOptions};
+///
+/// let options = SendOptions::new()
+///     .deadline(Instant::now() + Duration::from_secs(20))
+///     .recipients(RecipientPolicy::AcceptPartial);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SendOptions {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) recipients: RecipientPolicy,
+}
+
+impl SendOptions {
+    /// No deadline of its own, all recipients or none.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The instant by which the call returns, whatever happens: it caps waiting, connecting, sending, every retry, and the wait for
+    /// the final reply. Default: none; then the pool's own timeouts bound each part.
+    ///
+    /// When less than a tenth of the time from the call to the deadline is left (at most 10 s) and the last byte has not been
+    /// written, it is not written any more: better surely not sent than perhaps sent.
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// What to do when some recipients are refused. Default: [`RecipientPolicy::AllOrNothing`].
+    #[must_use]
+    pub const fn recipients(mut self, policy: RecipientPolicy) -> Self {
+        self.recipients = policy;
+        self
+    }
+}

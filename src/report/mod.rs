@@ -1,0 +1,7 @@
+//! How a send ended, put together for its caller: what the machines say, judged by `classify`, as a [`Receipt`] or a [`SendError`].
+
+mod failure;
+mod receipt;
+
+pub(crate) use self::failure::{Judged, Limit, judge, send_error};
+pub use self::receipt::Receipt;

@@ -1,0 +1,71 @@
+//! SMTP sessions as the pool's connections: the one place where the two machines meet.
+
+use std::sync::Arc;
+
+use crate::clock::Deadline;
+use crate::endpoint::{Endpoint, HostId};
+use crate::options::{AmbiguityBoundary, PoolOptions};
+use crate::event::Step;
+use crate::pool::{Close, Connector, OpenError};
+use crate::report::{Judged, Limit, judge};
+use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
+
+/// Opens, looks at and closes sessions for the pool.
+#[derive(Debug)]
+pub(super) struct SmtpConnector {
+    hosts: Vec<SessionOpener>,
+    timeouts: Timeouts,
+    boundary: AmbiguityBoundary,
+}
+
+impl SmtpConnector {
+    pub(super) fn new(options: &PoolOptions) -> Self {
+        let timeouts = Timeouts {
+            connect: options.connect_timeout,
+            auth: options.auth_timeout,
+            unacknowledged: options.send_timeout,
+        };
+        let resolver = Arc::new(Resolver::system());
+        let opener = |host: &crate::options::Host| SessionOpener::new(host.clone(), timeouts, Arc::clone(&resolver));
+        Self { hosts: options.hosts.iter().map(opener).collect(), timeouts, boundary: options.ambiguity_boundary }
+    }
+
+    pub(super) fn endpoint(&self, host: HostId) -> &Endpoint {
+        self.hosts[host.0].endpoint()
+    }
+}
+
+impl Connector for SmtpConnector {
+    type Connection = Session;
+    type Error = Judged;
+
+    fn open(&self, host: HostId, _id: u64, deadline: Deadline) -> Result<Session, OpenError<Judged>> {
+        self.hosts[host.0].open(deadline).map_err(|failure| {
+            let limit = match failure.event.step() {
+                Step::Auth => Limit::Option("auth_timeout", self.timeouts.auth),
+                _ => Limit::Option("connect_timeout", self.timeouts.connect),
+            };
+            let judged = judge(failure, false, false, self.boundary, limit);
+            OpenError { blame: judged.verdict.blame, error: judged }
+        })
+    }
+
+    fn is_alive(&self, session: &mut Session) -> bool {
+        session.is_alive()
+    }
+
+    fn is_in_step(&self, session: &Session) -> bool {
+        session.is_in_step()
+    }
+
+    fn message_limit(&self, session: &Session) -> Option<u32> {
+        session.message_limit()
+    }
+
+    fn close(&self, session: Session, how: Close) {
+        match how {
+            Close::Polite if session.is_in_step() => session.quit(),
+            Close::Polite | Close::Abort => session.abort(),
+        }
+    }
+}

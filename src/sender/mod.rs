@@ -1,0 +1,153 @@
+//! The sender: one call from a message to a receipt.
+
+mod attempt;
+mod builder;
+mod connector;
+mod pause;
+mod retry;
+mod transport;
+
+use std::fmt;
+use std::sync::Arc;
+
+use lettre::Message;
+use lettre::address::Envelope;
+
+use crate::endpoint::HostId;
+use crate::error::SendError;
+use crate::options::{OptionsError, PoolOptions, SendOptions, validate};
+use crate::pool::{HostPlan, Limits, Pool};
+use crate::report::Receipt;
+use crate::stats::PoolStatus;
+
+pub use self::builder::SmtpSenderBuilder;
+use self::connector::SmtpConnector;
+use self::pause::Pause;
+
+/// Sends mail over a bounded pool of SMTP connections, from ordinary threads.
+///
+/// A sender is a handle: clone it into as many threads as there are; all clones share one pool, and the pool ends with the last of
+/// them. Every call blocks its thread, for no longer than its limits say.
+///
+/// ```
+/// use smtp_pool::{FailureKind, Host, SmtpSender};
+/// # use smtp_pool::testing::TestServer;
+/// # let server = TestServer::start();
+/// # let message = lettre::Message::builder()
+/// #     .from("a@example.com".parse()?).to("b@example.com".parse()?).body(String::from("Hello."))?;
+///
+/// let sender = SmtpSender::builder()
+///     .host(Host::starttls("smtp.example.com").credentials("user", "password"))
+/// #   .hosts([Host::plain("127.0.0.1").port(server.port())])
+///     .max_size(8)
+///     .build()?;
+///
+/// match sender.send(&message) {
+///     Ok(receipt) => println!("Sent via {} in {} attempt(s).", receipt.endpoint(), receipt.attempts()),
+///     Err(e) if e.kind() == FailureKind::UnknownAfterData => { /* may have been delivered: do not blindly resend */ }
+///     Err(e) => eprintln!("{e}"),
+/// }
+/// # assert_eq!(server.messages().len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct SmtpSender {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: PoolOptions,
+    pool: Pool<SmtpConnector>,
+    /// Where a retry waits for its turn.
+    pause: Pause,
+}
+
+impl SmtpSender {
+    /// A builder with every option at its default.
+    #[must_use]
+    pub fn builder() -> SmtpSenderBuilder {
+        SmtpSenderBuilder::new()
+    }
+
+    /// A sender with these options. Does no I/O: the first connection is opened by the first send.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionsError`] names the first option that cannot be used, its value and the rule it breaks.
+    pub fn from_options(options: PoolOptions) -> Result<Self, OptionsError> {
+        validate(&options)?;
+        let connector = SmtpConnector::new(&options);
+        let hosts = options.hosts.iter().enumerate().map(|(index, host)| HostPlan {
+            endpoint: connector.endpoint(HostId(index)).clone(),
+            priority: host.priority,
+            weight: host.weight,
+            max_connections: host.max_connections,
+        });
+        let hosts = hosts.collect();
+        let pool = Pool::new(connector, hosts, limits_of(&options), fastrand::u64(..));
+        Ok(Self { inner: Arc::new(Inner { options, pool, pause: Pause::default() }) })
+    }
+
+    /// Sends a message to the recipients of its envelope, all of them or none.
+    ///
+    /// The message is formatted once, before anything leaves. `Ok` means that a server has accepted it.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; its [`kind`](SendError::kind) tells what to do. Every kind but
+    /// [`UnknownAfterData`](crate::FailureKind::UnknownAfterData) means that no server has accepted the message.
+    pub fn send(&self, message: &Message) -> Result<Receipt, SendError> {
+        self.send_raw(message.envelope(), &message.formatted())
+    }
+
+    /// Sends a formatted message, header and body, to the recipients of `envelope`, all of them or none.
+    ///
+    /// The content is not copied. Its line ends may be CR LF, LF or CR and leave as CR LF; dots are stuffed on the way.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub fn send_raw(&self, envelope: &Envelope, content: &[u8]) -> Result<Receipt, SendError> {
+        self.send_with(envelope, content, &SendOptions::default())
+    }
+
+    /// As [`send_raw`](Self::send_raw), with a deadline or another recipient policy for this call.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub fn send_with(&self, envelope: &Envelope, content: &[u8], options: &SendOptions) -> Result<Receipt, SendError> {
+        retry::run(&self.inner, envelope, content, options)
+    }
+
+    /// One consistent picture of the pool now.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        self.inner.pool.status()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.pool.close();
+    }
+}
+
+impl fmt::Debug for SmtpSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmtpSender").field("options", &self.inner.options).field("counts", &self.inner.pool.counts()).finish()
+    }
+}
+
+fn limits_of(options: &PoolOptions) -> Limits {
+    Limits {
+        max_size: options.max_size,
+        idle_timeout: options.idle_timeout,
+        max_lifetime: options.max_lifetime,
+        max_messages: options.max_messages_per_connection,
+        reconnect_cooldown: options.reconnect_cooldown,
+        max_reconnect_cooldown: options.max_reconnect_cooldown,
+        exponential: options.backoff == crate::options::Backoff::Exponential,
+        jitter: options.jitter,
+    }
+}

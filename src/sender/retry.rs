@@ -1,0 +1,93 @@
+//! The loop around attempts: how many, on which host, after what pause.
+
+use std::time::Duration;
+
+use lettre::address::Envelope;
+
+use crate::clock::{self, Deadline};
+use crate::endpoint::HostId;
+use crate::error::SendError;
+use crate::options::{Backoff, PoolOptions, SendOptions};
+use crate::pool::HostSet;
+use crate::report::Receipt;
+use crate::smtp::Mail;
+use crate::stats::HostState;
+
+use super::Inner;
+use super::attempt::Call;
+
+/// Of the time from a call to its deadline, the part that must be left for the answer to the last byte, and its upper bound.
+const COMMIT_SHARE: u32 = 10;
+const COMMIT_FLOOR: Duration = Duration::from_secs(10);
+
+/// Sends one message, with as many attempts as its failures and the options allow.
+pub(super) fn run(inner: &Inner, envelope: &Envelope, content: &[u8], options: &SendOptions) -> Result<Receipt, SendError> {
+    let started = clock::now();
+    let caller = options.deadline.map(Deadline::on);
+    let commit_by = caller.map(|caller| {
+        let budget = caller.remaining_at(started);
+        caller.instant() - (budget / COMMIT_SHARE).min(COMMIT_FLOOR)
+    });
+    let mail = Mail { envelope, content, policy: options.recipients };
+    let call = Call { inner, mail, started, caller, commit_by };
+
+    let mut avoid = HostSet::default();
+    let mut fresh = false;
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let failed = match call.attempt(avoid, fresh) {
+            Ok(receipt) => return Ok(Receipt { attempts, ..receipt }),
+            Err(failed) => failed,
+        };
+        let error = failed.error.with_attempts(attempts);
+        let Some(retry) = failed.retry.filter(|_| attempts <= inner.options.max_retries) else { return Err(error) };
+        avoid.insert(retry.host);
+        fresh = retry.fresh;
+        if !has_other_host(inner, avoid) {
+            let turn = Deadline::after(delay(&inner.options, attempts, fastrand::f64()));
+            if caller.is_some_and(|caller| caller <= turn) {
+                return Err(error);
+            }
+            inner.pause.until(turn);
+        }
+    }
+}
+
+/// Whether a host could be tried at once that has not failed in this call.
+fn has_other_host(inner: &Inner, avoid: HostSet) -> bool {
+    let hosts = inner.pool.status().hosts;
+    hosts.iter().enumerate().any(|(index, host)| !avoid.contains(HostId(index)) && host.state == HostState::Available)
+}
+
+/// The pause before attempt `failed + 1` on the same host; `random` is from 0 to 1.
+fn delay(options: &PoolOptions, failed: u32, random: f64) -> Duration {
+    let doublings = match options.backoff {
+        Backoff::Exponential => failed.saturating_sub(1).min(16),
+        Backoff::Fixed => 0,
+    };
+    let pause = options.retry_base_delay.saturating_mul(1 << doublings);
+    // From 1 - jitter to 1 + jitter; all in range, since the ratio is at most 1 and durations were checked.
+    let factor = options.jitter.mul_add(2.0f64.mul_add(random, -1.0), 1.0);
+    Duration::try_from_secs_f64(pause.as_secs_f64() * factor).unwrap_or(pause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_and_varies_within_its_jitter() {
+        let options = PoolOptions::default();
+        let seconds = |failed, random| delay(&options, failed, random).as_secs_f64();
+        for (failed, base) in [(1, 2.0), (2, 4.0), (3, 8.0)] {
+            assert!((seconds(failed, 0.5) - base).abs() < 1e-9);
+            assert!((seconds(failed, 0.0) - base * 0.8).abs() < 1e-9);
+            assert!((seconds(failed, 1.0) - base * 1.2).abs() < 1e-9);
+        }
+        let mut fixed = PoolOptions::default();
+        fixed.backoff = Backoff::Fixed;
+        fixed.jitter = 0.0;
+        assert_eq!(delay(&fixed, 7, 0.9), fixed.retry_base_delay);
+    }
+}

@@ -1,0 +1,29 @@
+//! One connection, one thread: from a host name to an accepted message. Knows nothing of pools.
+//!
+//! - `resolve` → `connect` → `tls` bring a socket about, `stream` bounds every read and write of it by a deadline
+//! - `wire` is a stream with a reply reader on one side and a command buffer on the other
+//! - `reply_reader`, `capabilities`, `body`, `command`, `admission` are pure: bytes in, meaning out
+//! - `opener` runs greeting, EHLO, STARTTLS and `auth`, and hands out a `session`
+//! - `transaction` carries one message over a session
+
+mod admission;
+mod auth;
+mod body;
+mod capabilities;
+mod command;
+mod connect;
+mod failure;
+mod opener;
+mod reply_reader;
+mod resolve;
+mod session;
+mod stream;
+mod tls;
+mod transaction;
+mod wire;
+
+pub(crate) use self::failure::Failure;
+pub(crate) use self::opener::{SessionOpener, Timeouts};
+pub(crate) use self::resolve::Resolver;
+pub(crate) use self::session::Session;
+pub(crate) use self::transaction::{Accepted, Mail, Refused, TimeLimits, transact};

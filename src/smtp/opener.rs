@@ -1,0 +1,220 @@
+//! From a host to an open session: look-up, TCP, TLS, greeting, EHLO, STARTTLS, AUTH.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use native_tls::TlsConnector;
+
+use crate::clock::Deadline;
+use crate::endpoint::Endpoint;
+use crate::event::{Desync, Event, Fault, Policy, Step};
+use crate::options::{Host, Security};
+use crate::reply::Reply;
+use crate::stage::SendStage;
+
+use super::auth;
+use super::capabilities::Capabilities;
+use super::command::{QUIT, STARTTLS};
+use super::connect::connect;
+use super::failure::Failure;
+use super::resolve::{ResolveError, Resolver};
+use super::session::Session;
+use super::stream::{DeadlineStream, DeadlineTcp};
+use super::tls;
+use super::wire::Wire;
+
+/// The bounds on opening a session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    /// Everything but AUTH.
+    pub(crate) connect: Duration,
+    pub(crate) auth: Duration,
+    /// How long sent bytes may stay unacknowledged on an open connection.
+    pub(crate) unacknowledged: Duration,
+}
+
+/// Opens sessions to one host.
+#[derive(Debug)]
+pub(crate) struct SessionOpener {
+    host: Host,
+    endpoint: Endpoint,
+    timeouts: Timeouts,
+    resolver: Arc<Resolver>,
+    tls: OnceLock<TlsConnector>,
+}
+
+impl SessionOpener {
+    pub(crate) fn new(host: Host, timeouts: Timeouts, resolver: Arc<Resolver>) -> Self {
+        let endpoint = Endpoint::new(&host.name, host.port);
+        Self { host, endpoint, timeouts, resolver, tls: OnceLock::new() }
+    }
+
+    pub(crate) const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Opens a session by `deadline` at the latest.
+    pub(crate) fn open(&self, deadline: Deadline) -> Result<Session, Failure> {
+        let connect_by = deadline.earlier(Deadline::after(self.timeouts.connect));
+        let tcp = self.connect(connect_by)?;
+        let stream = match self.host.security {
+            Security::ImplicitTls => tls::handshake(self.tls()?, &self.host.name, tcp)?,
+            _ => DeadlineStream::Plain(tcp),
+        };
+        let mut wire = Wire::new(stream);
+        match self.establish(&mut wire, connect_by, deadline) {
+            Ok(Established::Ready(capabilities)) => Ok(Session::new(wire, capabilities)),
+            Ok(Established::SwitchToTls) => self.switch_to_tls(wire, connect_by, deadline),
+            Err(failure) => Err(give_up(wire, failure)),
+        }
+    }
+
+    fn connect(&self, deadline: Deadline) -> Result<DeadlineTcp, Failure> {
+        let Host { name, port, local_address, .. } = &self.host;
+        let addresses = self.resolver.resolve(name.trim_end_matches('.'), *port, deadline).map_err(resolve_failure)?;
+        let socket = connect(&addresses, *local_address, self.timeouts.unacknowledged, deadline)
+            .map_err(|error| Failure::transport(Step::Connect, error, SendStage::BeforeConnect))?;
+        Ok(DeadlineTcp::new(socket, deadline))
+    }
+
+    fn tls(&self) -> Result<&TlsConnector, Failure> {
+        if let Some(connector) = self.tls.get() {
+            return Ok(connector);
+        }
+        // Two threads may both make one; the first stays.
+        let connector = tls::connector_for(&self.host).map_err(tls::failure)?;
+        Ok(self.tls.get_or_init(|| connector))
+    }
+
+    /// Greeting and EHLO, and then AUTH unless STARTTLS comes first.
+    fn establish(&self, wire: &mut Wire, connect_by: Deadline, deadline: Deadline) -> Result<Established, Failure> {
+        expect(wire, Step::Greeting, 220)?;
+        let capabilities = self.hello(wire)?;
+        let wants_tls = match self.host.security {
+            Security::StartTls if !capabilities.starttls => {
+                return Err(Failure::new(Event::Policy(Policy::StartTlsNotOffered), SendStage::Connected));
+            }
+            Security::StartTls => true,
+            Security::OpportunisticStartTls => capabilities.starttls,
+            Security::ImplicitTls | Security::Plain => false,
+        };
+        if wants_tls && self.start_tls(wire, connect_by)? {
+            return Ok(Established::SwitchToTls);
+        }
+        self.authenticate(wire, &capabilities, deadline)?;
+        Ok(Established::Ready(capabilities))
+    }
+
+    fn hello(&self, wire: &mut Wire) -> Result<Capabilities, Failure> {
+        wire.out.extend_from_slice(b"EHLO ");
+        match &self.host.hello_name {
+            Some(name) => wire.out.extend_from_slice(name.as_bytes()),
+            None => {
+                let literal = own_literal(wire.stream());
+                wire.out.extend_from_slice(literal.as_bytes());
+            }
+        }
+        wire.out.extend_from_slice(b"\r\n");
+        let reply = command(wire, Step::Ehlo, 250)?;
+        Ok(Capabilities::from_ehlo(&reply))
+    }
+
+    /// Asks for TLS; `false` when the server declines and the host's settings let us go on without.
+    fn start_tls(&self, wire: &mut Wire, deadline: Deadline) -> Result<bool, Failure> {
+        wire.set_deadline(deadline);
+        wire.out.extend_from_slice(STARTTLS);
+        match command(wire, Step::StartTls, 220) {
+            Ok(_) => Ok(true),
+            Err(Failure { event: Event::Reply(_, 400..), .. })
+                if self.host.security == Security::OpportunisticStartTls && !wire.has_leftover() =>
+            {
+                Ok(false)
+            }
+            // What came along with the 220 was not said by whoever holds the certificate.
+            Err(Failure { event: Event::OutOfStep(_, Desync::Unsolicited), stage, .. }) => {
+                Err(Failure::new(Event::InjectedPlaintext, stage))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// TLS, EHLO once more, and AUTH. Nothing the server said before is believed any longer.
+    fn switch_to_tls(&self, wire: Wire, connect_by: Deadline, deadline: Deadline) -> Result<Session, Failure> {
+        let DeadlineStream::Plain(tcp) = wire.into_stream() else {
+            return Err(Failure::new(Event::Transport(Step::TlsHandshake, Fault::Broken), SendStage::Connected));
+        };
+        let mut wire = Wire::new(tls::handshake(self.tls()?, &self.host.name, tcp)?);
+        wire.set_deadline(connect_by);
+        let capabilities = self.hello(&mut wire).and_then(|capabilities| {
+            self.authenticate(&mut wire, &capabilities, deadline)?;
+            Ok(capabilities)
+        });
+        match capabilities {
+            Ok(capabilities) => Ok(Session::new(wire, capabilities)),
+            Err(failure) => Err(give_up(wire, failure)),
+        }
+    }
+
+    fn authenticate(&self, wire: &mut Wire, server: &Capabilities, deadline: Deadline) -> Result<(), Failure> {
+        let Some(secret) = &self.host.secret else { return Ok(()) };
+        wire.set_deadline(deadline.earlier(Deadline::after(self.timeouts.auth)));
+        auth::authenticate(wire, server, &self.host, secret)?;
+        if wire.has_leftover() {
+            return Err(Failure::new(Event::OutOfStep(Step::Auth, Desync::Unsolicited), SendStage::Connected));
+        }
+        Ok(())
+    }
+}
+
+enum Established {
+    Ready(Capabilities),
+    SwitchToTls,
+}
+
+/// Sends what is in the buffer and expects `code`.
+fn command(wire: &mut Wire, step: Step, code: u16) -> Result<Reply, Failure> {
+    wire.send().map_err(|error| Failure::transport(step, error, SendStage::Connected))?;
+    expect(wire, step, code)
+}
+
+/// Reads one reply, which must have `code` and nothing behind it: nothing was sent that would have a reply.
+fn expect(wire: &mut Wire, step: Step, code: u16) -> Result<Reply, Failure> {
+    let stage = SendStage::Connected;
+    let complete = wire.read().map_err(|error| Failure::wire(step, error, stage))?;
+    match complete.code {
+        read if read == code && wire.has_leftover() => {
+            Err(Failure::new(Event::OutOfStep(step, Desync::Unsolicited), stage))
+        }
+        read if read == code => Ok(wire.to_reply(complete)),
+        221 | 400.. => Err(Failure::refused(step, wire.to_reply(complete), stage)),
+        read => Err(Failure::new(Event::OutOfStep(step, Desync::WrongClass(read)), stage)),
+    }
+}
+
+/// The address of our end as [RFC 5321 §4.1.3](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.3) writes it.
+fn own_literal(stream: &DeadlineStream) -> String {
+    match stream.local_address().map(|address| address.ip().to_canonical()) {
+        Ok(std::net::IpAddr::V6(address)) => format!("[IPv6:{address}]"),
+        Ok(address) => format!("[{address}]"),
+        Err(_) => "[127.0.0.1]".to_owned(),
+    }
+}
+
+fn resolve_failure(error: ResolveError) -> Failure {
+    let transport = |fault| Failure::new(Event::Transport(Step::Resolve, fault), SendStage::BeforeConnect);
+    match error {
+        ResolveError::TimedOut => transport(Fault::TimedOut),
+        ResolveError::Busy => Failure::new(Event::ResolverBusy, SendStage::BeforeConnect),
+        ResolveError::NoThread(error) => Failure { source: Some(error.into()), ..transport(Fault::LocalShortage) },
+        ResolveError::Failed(error) => Failure { source: Some(error.into()), ..transport(Fault::Broken) },
+    }
+}
+
+/// Ends a session that did not come about: politely where the server is in step with us, else without a word.
+fn give_up(wire: Wire, failure: Failure) -> Failure {
+    match failure.event {
+        Event::Reply(..) | Event::Policy(_) => wire.farewell(QUIT),
+        _ => wire.abort(),
+    }
+    failure
+}

@@ -1,0 +1,187 @@
+//! Names into addresses, within a deadline.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::clock::{self, Deadline};
+use crate::sync::Mutex;
+
+/// Look-ups that may run at a time. The system's resolver cannot be interrupted, so a name server that hangs keeps this many
+/// threads and no more.
+const MAX_LOOKUPS: usize = 4;
+
+type Addresses = Vec<IpAddr>;
+type Answer = Result<Addresses, Arc<io::Error>>;
+type Lookup = dyn Fn(&str) -> io::Result<Addresses> + Send + Sync;
+
+/// Looks names up in threads of its own, because the system's resolver knows no deadline.
+///
+/// Callers that ask for the same name at the same time share one look-up. The last good answer of a name is kept, for the time when
+/// the name server fails.
+pub(crate) struct Resolver {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    lookup: Box<Lookup>,
+    names: Mutex<Names>,
+}
+
+#[derive(Default)]
+struct Names {
+    /// Who waits for which name.
+    asking: HashMap<String, Vec<Sender<Answer>>>,
+    last_good: HashMap<String, Addresses>,
+}
+
+/// Why a name has no address.
+#[derive(Debug)]
+pub(super) enum ResolveError {
+    /// The name server did not answer in time.
+    TimedOut,
+    /// Too many look-ups hang already.
+    Busy,
+    /// No thread could be started.
+    NoThread(io::Error),
+    /// The name server answered, or could not be asked.
+    Failed(Arc<io::Error>),
+}
+
+impl Resolver {
+    /// The system's resolver.
+    pub(crate) fn system() -> Self {
+        Self::new(|name| Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
+    }
+
+    fn new(lookup: impl Fn(&str) -> io::Result<Addresses> + Send + Sync + 'static) -> Self {
+        Self { shared: Arc::new(Shared { lookup: Box::new(lookup), names: Mutex::new(Names::default()) }) }
+    }
+
+    /// The addresses of `name`, at least one.
+    pub(super) fn resolve(&self, name: &str, port: u16, deadline: Deadline) -> Result<Vec<SocketAddr>, ResolveError> {
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        // An answer from before must not come too late to be used.
+        let known = self.shared.names.lock().last_good.contains_key(name);
+        let wait_until = if known { deadline.instant() - deadline.remaining() / 2 } else { deadline.instant() };
+        let answer = self.ask(name).and_then(|answers| {
+            let answer = answers.recv_deadline(wait_until).map_err(|_| ResolveError::TimedOut)?;
+            answer.map_err(ResolveError::Failed)
+        });
+        let addresses = answer.or_else(|error| self.shared.names.lock().last_good.get(name).cloned().ok_or(error))?;
+        Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+    }
+
+    /// Joins the look-up of `name`, or begins it.
+    fn ask(&self, name: &str) -> Result<crossbeam_channel::Receiver<Answer>, ResolveError> {
+        let (answer_to, answer) = bounded(1);
+        {
+            // Whoever finds the name absent under the lock begins the look-up; the thread takes the whole list out under the same
+            // lock, so each sender is in exactly one list that will be answered.
+            let mut names = self.shared.names.lock();
+            if let Some(waiting) = names.asking.get_mut(name) {
+                waiting.push(answer_to);
+                return Ok(answer);
+            }
+            if names.asking.len() >= MAX_LOOKUPS {
+                return Err(ResolveError::Busy);
+            }
+            names.asking.insert(name.to_owned(), vec![answer_to]);
+        }
+        let shared = Arc::clone(&self.shared);
+        let owned = name.to_owned();
+        let started = thread::Builder::new().name("smtp-pool-resolve".to_owned()).spawn(move || shared.run(&owned));
+        match started {
+            Ok(_) => Ok(answer),
+            Err(error) => {
+                self.shared.names.lock().asking.remove(name);
+                Err(ResolveError::NoThread(error))
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, name: &str) {
+        let started = clock::now();
+        let answer = match (self.lookup)(name) {
+            Ok(addresses) if addresses.is_empty() => Err(Arc::new(io::Error::other("the name has no address"))),
+            Ok(addresses) => Ok(addresses),
+            Err(error) => Err(Arc::new(error)),
+        };
+        log::trace!("looked {name} up in {:?}", clock::now() - started);
+        let waiting = {
+            let mut names = self.names.lock();
+            if let Ok(addresses) = &answer {
+                names.last_good.insert(name.to_owned(), addresses.clone());
+            }
+            names.asking.remove(name)
+        };
+        for answer_to in waiting.into_iter().flatten() {
+            // A caller whose deadline passed has gone.
+            let _ = answer_to.send(answer.clone());
+        }
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn an_address_needs_no_lookup() {
+        let resolver = Resolver::new(|_| panic!("nothing to look up"));
+        let addresses = resolver.resolve("::1", 25, Deadline::after(LONG)).unwrap();
+        assert_eq!(addresses, ["[::1]:25".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_hanging_name_server_holds_nobody_past_the_deadline_and_piles_up_no_threads() {
+        let (release, released) = bounded::<()>(0);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&begun);
+        let resolver = Resolver::new(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let _ = released.recv();
+            Ok(vec![IpAddr::from([127, 0, 0, 1])])
+        });
+        for round in 0..1_000 {
+            let name = format!("host{}.example", round % 10);
+            let deadline = Deadline::after(Duration::from_micros(10));
+            let error = resolver.resolve(&name, 25, deadline).unwrap_err();
+            assert!(matches!(error, ResolveError::TimedOut | ResolveError::Busy), "{error:?}");
+        }
+        assert!(begun.load(Ordering::Relaxed) <= MAX_LOOKUPS);
+        drop(release);
+        assert_eq!(resolver.resolve("host0.example", 25, Deadline::after(LONG)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_last_good_answer_outlives_the_name_server() {
+        let calls = AtomicUsize::new(0);
+        let resolver = Resolver::new(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(vec![IpAddr::from([192, 0, 2, 1])]),
+            _ => Err(io::Error::other("SERVFAIL")),
+        });
+        let first = resolver.resolve("a.example", 25, Deadline::after(LONG)).unwrap();
+        assert_eq!(resolver.resolve("a.example", 25, Deadline::after(LONG)).unwrap(), first);
+        assert!(matches!(resolver.resolve("b.example", 25, Deadline::after(LONG)), Err(ResolveError::Failed(_))));
+    }
+}

@@ -1,0 +1,96 @@
+//! An open SMTP session between messages.
+
+use crate::clock::Deadline;
+use crate::event::{Desync, Event, Step};
+use crate::stage::SendStage;
+
+use super::capabilities::Capabilities;
+use super::command::{NOOP, QUIT, RSET};
+use super::failure::Failure;
+use super::stream::Look;
+use super::wire::Wire;
+
+/// Messages refused in a row after which a session is retired: Postfix slows a client down from its eleventh error and hangs up at
+/// the twentieth; a delivered message resets its count.
+const MAX_REFUSED_IN_A_ROW: u32 = 8;
+
+/// A session that has been greeted, encrypted and authenticated as its host demands.
+///
+/// It is *in step* while every command sent has had its reply and nothing else has come. Out of step it is for good.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(super) wire: Wire,
+    pub(super) capabilities: Capabilities,
+    pub(super) in_step: bool,
+    /// The last transaction failed, so RSET must come before the next MAIL
+    /// ([RFC 5321 §4.1.4](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.4)).
+    pub(super) reset_owed: bool,
+    pub(super) refused_in_a_row: u32,
+}
+
+impl Session {
+    pub(super) const fn new(wire: Wire, capabilities: Capabilities) -> Self {
+        Self { wire, capabilities, in_step: true, reset_owed: false, refused_in_a_row: 0 }
+    }
+
+    /// Whether every command has had its reply.
+    pub(crate) const fn is_in_step(&self) -> bool {
+        self.in_step
+    }
+
+    /// Whether so many messages were refused in a row that the server will soon lose its patience.
+    pub(crate) const fn is_worn_out(&self) -> bool {
+        self.refused_in_a_row >= MAX_REFUSED_IN_A_ROW
+    }
+
+    /// The bound on messages in this session that the server announced.
+    pub(crate) const fn message_limit(&self) -> Option<u32> {
+        self.capabilities.mail_max
+    }
+
+    /// A look without waiting: whether nothing says that the session has ended or got out of step.
+    ///
+    /// Necessary, not sufficient: a peer that vanished without a word looks alive until it is spoken to.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.in_step && self.wire.look() == Look::Quiet
+    }
+
+    /// Asks the server for a sign of life with RSET; only 250 is one. What was owed is paid by it.
+    pub(crate) fn reset(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        self.probe(Step::Rset, RSET, deadline)?;
+        self.reset_owed = false;
+        Ok(())
+    }
+
+    /// Asks the server for a sign of life with NOOP; only 250 is one.
+    pub(crate) fn noop(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        self.probe(Step::Noop, NOOP, deadline)
+    }
+
+    fn probe(&mut self, step: Step, command: &[u8], deadline: Deadline) -> Result<(), Failure> {
+        let stage = SendStage::Authenticated;
+        self.in_step = false;
+        self.wire.set_deadline(deadline);
+        self.wire.out.extend_from_slice(command);
+        self.wire.send().map_err(|error| Failure::transport(step, error, stage))?;
+        let complete = self.wire.read().map_err(|error| Failure::wire(step, error, stage))?;
+        if complete.code != 250 {
+            return Err(Failure::refused(step, self.wire.to_reply(complete), stage));
+        }
+        if self.wire.has_leftover() {
+            return Err(Failure::new(Event::OutOfStep(step, Desync::Unsolicited), stage));
+        }
+        self.in_step = true;
+        Ok(())
+    }
+
+    /// Says QUIT and half-closes, without waiting for the answer: Exim holds it back for 200 ms.
+    pub(crate) fn quit(self) {
+        self.wire.farewell(QUIT);
+    }
+
+    /// Cuts the connection without a word.
+    pub(crate) fn abort(self) {
+        self.wire.abort();
+    }
+}

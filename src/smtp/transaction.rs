@@ -1,0 +1,426 @@
+//! One message over a session: envelope, content, the answer.
+//!
+//! The stage moves before each write. Whatever ends the dialogue early, the stage then tells what the server may have seen.
+
+use std::time::{Duration, Instant};
+
+use lettre::address::Envelope;
+
+use crate::clock::{self, Deadline};
+use crate::event::{Desync, Event, Fault, Step};
+use crate::options::RecipientPolicy;
+use crate::recipient::{RecipientOutcome, RecipientStatus};
+use crate::reply::Reply;
+use crate::stage::SendStage;
+
+use super::admission::admit;
+use super::body::BodyEncoder;
+use super::command::{self, DATA, DOT, MailParameters, RSET};
+use super::failure::Failure;
+use super::session::Session;
+use super::stream::Look;
+
+/// Bounds on one group of pipelined commands, so that neither side's buffers fill while nobody reads
+/// ([RFC 2920 §3.1](https://www.rfc-editor.org/rfc/rfc2920#section-3.1)).
+const MAX_GROUP_BYTES: usize = 4096;
+const MAX_GROUP_COMMANDS: usize = 50;
+
+/// How much content is encoded and written at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// The most that leaves with the last byte. A write that may fail half-way makes the outcome unknown, so it is kept short.
+const LAST_WRITE: usize = 16 * 1024;
+
+/// A message and what to do about refused recipients.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mail<'a> {
+    pub(crate) envelope: &'a Envelope,
+    pub(crate) content: &'a [u8],
+    pub(crate) policy: RecipientPolicy,
+}
+
+/// When to give up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TimeLimits {
+    /// Everything before the last byte.
+    pub(crate) send_by: Deadline,
+    /// The last moment at which writing the last byte is still worth it, if there is one.
+    pub(crate) commit_by: Option<Instant>,
+    /// The last byte and the answer to it.
+    pub(crate) final_reply: Duration,
+    /// The caller's own deadline, which caps all of them.
+    pub(crate) caller: Option<Deadline>,
+}
+
+/// A message the server took.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) reply: Reply,
+    pub(crate) recipients: Vec<RecipientOutcome>,
+}
+
+/// A message that did not go through, as far as is known.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) failure: Failure,
+    pub(crate) recipients: Vec<RecipientOutcome>,
+}
+
+/// Sends one message. Afterwards the session is in step, or says that it is not.
+pub(crate) fn transact(session: &mut Session, mail: &Mail<'_>, limits: &TimeLimits) -> Result<Accepted, Refused> {
+    let mut transaction = Transaction {
+        session,
+        mail,
+        stage: SendStage::Authenticated,
+        recipients: Vec::new(),
+        mail_refusal: None,
+        data: None,
+    };
+    match transaction.run(limits) {
+        Ok(reply) => Ok(Accepted { reply, recipients: transaction.recipients }),
+        Err(failure) => Err(Refused { failure, recipients: transaction.recipients }),
+    }
+}
+
+/// The commands of one envelope, in order.
+#[derive(Debug, Clone, Copy)]
+struct Sequence {
+    reset: bool,
+    recipients: usize,
+    data: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Rset,
+    Mail,
+    Rcpt(usize),
+    Data,
+}
+
+impl Sequence {
+    const fn len(self) -> usize {
+        self.reset as usize + 1 + self.recipients + self.data as usize
+    }
+
+    const fn at(self, index: usize) -> Command {
+        match (index, self.reset) {
+            (0, true) => Command::Rset,
+            (1, true) | (0, false) => Command::Mail,
+            (index, reset) => {
+                let recipient = index - 1 - reset as usize;
+                if recipient < self.recipients { Command::Rcpt(recipient) } else { Command::Data }
+            }
+        }
+    }
+}
+
+/// What the server said to DATA.
+#[derive(Debug)]
+enum DataAnswer {
+    Go,
+    Refused(Reply),
+}
+
+struct Transaction<'s, 'm> {
+    session: &'s mut Session,
+    mail: &'m Mail<'m>,
+    stage: SendStage,
+    /// What the server said to each RCPT so far.
+    recipients: Vec<RecipientOutcome>,
+    /// The server's refusal of MAIL.
+    mail_refusal: Option<Reply>,
+    /// Its answer to DATA, once that has been said.
+    data: Option<DataAnswer>,
+}
+
+impl Transaction<'_, '_> {
+    fn run(&mut self, limits: &TimeLimits) -> Result<Reply, Failure> {
+        let Mail { envelope, content, .. } = *self.mail;
+        let parameters = admit(envelope, content, &self.session.capabilities)
+            .map_err(|inadmissible| Failure::new(Event::Inadmissible(inadmissible), self.stage))?;
+        self.session.wire.set_deadline(limits.send_by);
+        self.session.in_step = false;
+        self.stage = SendStage::EnvelopeStarted;
+
+        if let Err(failure) = self.envelope(parameters) {
+            // A server may refuse and hang up before it has answered the rest: what it said first, it meant. Only nonsense
+            // casts doubt on it.
+            let is_transport = matches!(failure.event, Event::Transport(..));
+            return Err(if is_transport { self.refusal().unwrap_or(failure) } else { failure });
+        }
+        if let Some(refusal) = self.refusal() {
+            self.withdraw();
+            return Err(refusal);
+        }
+        if self.data.is_none() {
+            self.session.wire.out.extend_from_slice(DATA);
+            self.send(Step::Data)?;
+            self.take_reply(Command::Data)?;
+            self.nothing_more(Step::Data)?;
+        }
+        if let Some(DataAnswer::Refused(reply)) = self.data.take() {
+            self.back_in_step();
+            return Err(Failure::refused(Step::Data, reply, self.stage));
+        }
+        self.content(limits)?;
+        self.final_reply()
+    }
+
+    /// Offers the envelope, in groups where the server takes that, and collects the replies.
+    fn envelope(&mut self, parameters: MailParameters) -> Result<(), Failure> {
+        let envelope = self.mail.envelope;
+        let pipelining = self.session.capabilities.pipelining;
+        let recipients = envelope.to().len();
+        self.recipients.reserve_exact(recipients);
+        let data = pipelining && command::may_pipeline_data(recipients, self.mail.policy);
+        let sequence = Sequence { reset: self.session.reset_owed, recipients, data };
+
+        let mut next = 0;
+        while next < sequence.len() && self.mail_refusal.is_none() {
+            let first = next;
+            while next < sequence.len() && (next == first || (pipelining && next - first < MAX_GROUP_COMMANDS)) {
+                let out = &mut self.session.wire.out;
+                let before = out.len();
+                match sequence.at(next) {
+                    Command::Rset => out.extend_from_slice(RSET),
+                    Command::Mail => command::mail(out, envelope.from(), parameters),
+                    Command::Rcpt(index) => command::rcpt(out, &envelope.to()[index]),
+                    Command::Data => out.extend_from_slice(DATA),
+                }
+                if next > first && out.len() > MAX_GROUP_BYTES {
+                    out.truncate(before);
+                    break;
+                }
+                next += 1;
+            }
+            self.send(sequence.at(first).step())?;
+            if next - first > 1 {
+                self.session.wire.acknowledge_at_once();
+            }
+            for index in first..next {
+                self.take_reply(sequence.at(index))?;
+            }
+            self.nothing_more(sequence.at(next - 1).step())?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is in the buffer. If that fails, the reason may have arrived already.
+    fn send(&mut self, step: Step) -> Result<(), Failure> {
+        let Err(error) = self.session.wire.send() else { return Ok(()) };
+        match self.session.wire.read_arrived() {
+            Ok(Some(complete)) if matches!(complete.code, 221 | 400..) => {
+                Err(Failure::refused(step, self.session.wire.to_reply(complete), self.stage))
+            }
+            _ => Err(Failure::transport(step, error, self.stage)),
+        }
+    }
+
+    /// Reads the reply to `command` and notes what it means.
+    fn take_reply(&mut self, command: Command) -> Result<(), Failure> {
+        let step = command.step();
+        let complete = self.session.wire.read().map_err(|error| Failure::wire(step, error, self.stage))?;
+        let to_reply = |complete| self.session.wire.to_reply(complete);
+        match (command, complete.code) {
+            // The server is closing, whatever it was asked.
+            (_, 221 | 421) => Err(Failure::refused(step, to_reply(complete), self.stage)),
+            (Command::Rset, 250) => {
+                self.session.reset_owed = false;
+                Ok(())
+            }
+            (Command::Rset, 400..) => Err(Failure::refused(step, to_reply(complete), self.stage)),
+            // Without a sender, whatever follows is refused for that alone.
+            (Command::Rcpt(_), 200..300 | 400..) if self.mail_refusal.is_some() => Ok(()),
+            (Command::Mail, 200..300) => Ok(()),
+            (Command::Mail, 400..) => {
+                self.mail_refusal = Some(to_reply(complete));
+                Ok(())
+            }
+            (Command::Rcpt(index), 200..300 | 400..) => {
+                let reply = to_reply(complete);
+                let status = self.status_of(reply.code());
+                let address = self.mail.envelope.to()[index].clone();
+                self.recipients.push(RecipientOutcome { address, status, reply });
+                Ok(())
+            }
+            (Command::Data, 354) => {
+                self.data = Some(DataAnswer::Go);
+                Ok(())
+            }
+            (Command::Data, 400..) => {
+                self.data = Some(DataAnswer::Refused(to_reply(complete)));
+                Ok(())
+            }
+            (_, code) => Err(Failure::new(Event::OutOfStep(step, Desync::WrongClass(code)), self.stage)),
+        }
+    }
+
+    /// What a reply to RCPT says of the recipient. 552 after one was accepted means too many of them, so it is temporary for the rest
+    /// ([RFC 5321 §4.5.3.1.10](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.1.10)).
+    fn status_of(&self, code: u16) -> RecipientStatus {
+        match code {
+            200..300 => RecipientStatus::Accepted,
+            552 if self.accepted() > 0 => RecipientStatus::RefusedForNow,
+            500.. => RecipientStatus::Refused,
+            _ => RecipientStatus::RefusedForNow,
+        }
+    }
+
+    fn accepted(&self) -> usize {
+        self.recipients.iter().filter(|recipient| recipient.status == RecipientStatus::Accepted).count()
+    }
+
+    /// With every reply read, nothing may be left over.
+    fn nothing_more(&self, step: Step) -> Result<(), Failure> {
+        if self.session.wire.has_leftover() {
+            return Err(Failure::new(Event::OutOfStep(step, Desync::Unsolicited), self.stage));
+        }
+        Ok(())
+    }
+
+    /// Why the replies to the envelope, as far as they came, mean that no content will be sent. A refusal for good goes before one
+    /// for now.
+    fn refusal(&self) -> Option<Failure> {
+        if let Some(reply) = &self.mail_refusal {
+            return Some(Failure::refused(Step::Mail, reply.clone(), self.stage));
+        }
+        let is_enough = match self.mail.policy {
+            RecipientPolicy::AllOrNothing => true,
+            RecipientPolicy::AcceptPartial => {
+                self.recipients.len() == self.mail.envelope.to().len() && self.accepted() == 0
+            }
+        };
+        let worst = self.recipients.iter().filter(|_| is_enough).max_by_key(|recipient| match recipient.status {
+            RecipientStatus::Accepted => 0,
+            RecipientStatus::RefusedForNow => 1,
+            RecipientStatus::Refused => 2,
+        })?;
+        match worst.status {
+            RecipientStatus::Accepted => None,
+            RecipientStatus::RefusedForNow if worst.reply.is_permanent() => {
+                let failure = Failure::new(Event::TooManyRecipients, self.stage);
+                Some(Failure { reply: Some(worst.reply.clone()), ..failure })
+            }
+            _ => Some(Failure::refused(Step::Rcpt, worst.reply.clone(), self.stage)),
+        }
+    }
+
+    /// Brings the session back in step after the envelope was refused.
+    ///
+    /// A 354 that came all the same is answered with a lone dot when no recipient was accepted, which
+    /// [RFC 2920 §3.1](https://www.rfc-editor.org/rfc/rfc2920#section-3.1) asks for; what the server says to it does not matter. With
+    /// MAIL refused a 354 makes no sense, and the session stays out of step.
+    fn withdraw(&mut self) {
+        if matches!(self.data.take(), Some(DataAnswer::Go)) {
+            if self.mail_refusal.is_some() || self.accepted() > 0 {
+                return;
+            }
+            self.session.wire.out.extend_from_slice(DOT);
+            let answered = self.session.wire.send().is_ok()
+                && self.session.wire.read().is_ok_and(|reply| !matches!(reply.code, 221 | 421));
+            if !answered || self.session.wire.has_leftover() {
+                return;
+            }
+        }
+        self.back_in_step();
+    }
+
+    /// Every reply is in and the message was refused: the next one begins with RSET.
+    fn back_in_step(&mut self) {
+        self.session.in_step = true;
+        self.session.reset_owed = true;
+        self.session.refused_in_a_row += 1;
+    }
+
+    /// Writes the content, the last byte included.
+    fn content(&mut self, limits: &TimeLimits) -> Result<(), Failure> {
+        self.stage = SendStage::DataStarted;
+        let mut encoder = BodyEncoder::new(self.mail.content);
+        while !encoder.fill(&mut self.session.wire.out, CHUNK) {
+            let sent = self.session.wire.send();
+            sent.map_err(|error| self.early_end(Some(error)))?;
+        }
+        let ahead = self.session.wire.out.len().saturating_sub(LAST_WRITE);
+        if ahead > 0 {
+            let sent = self.session.wire.send_first(ahead);
+            sent.map_err(|error| self.early_end(Some(error)))?;
+        }
+
+        // The last moments at which nothing can have been accepted: is there still time for an answer, and is the server still there?
+        let now = clock::now();
+        if limits.send_by.remaining_at(now).is_zero() {
+            return Err(Failure::new(Event::Transport(Step::Content, Fault::TimedOut), self.stage));
+        }
+        if limits.commit_by.is_some_and(|latest| now > latest) {
+            return Err(Failure::new(Event::CommitGate, self.stage));
+        }
+        if self.session.wire.look() != Look::Quiet {
+            return Err(self.early_end(None));
+        }
+
+        let final_reply_by = Deadline::at(now, limits.final_reply);
+        self.session.wire.set_deadline(limits.caller.map_or(final_reply_by, |caller| caller.earlier(final_reply_by)));
+        self.stage = SendStage::DataCompleted;
+        let Err(error) = self.session.wire.send() else { return Ok(()) };
+        // Part of the last write may have arrived. A refusal that stands to be read is decisive all the same: it obliges the server
+        // not to deliver (RFC 5321 §4.2.5).
+        match self.session.wire.read_arrived() {
+            Ok(Some(complete)) if complete.code >= 400 => {
+                Err(Failure::refused(Step::EndOfData, self.session.wire.to_reply(complete), self.stage))
+            }
+            _ => Err(Failure::transport(Step::EndOfData, error, self.stage)),
+        }
+    }
+
+    /// Why the server ended the content before its last byte: what it said, if it said anything.
+    fn early_end(&mut self, error: Option<std::io::Error>) -> Failure {
+        match self.session.wire.read_arrived() {
+            Ok(Some(complete)) if complete.code >= 400 => {
+                Failure::refused(Step::Content, self.session.wire.to_reply(complete), self.stage)
+            }
+            Ok(Some(_)) => Failure::new(Event::OutOfStep(Step::Content, Desync::Unsolicited), self.stage),
+            Err(desync) => Failure::new(Event::OutOfStep(Step::Content, desync), self.stage),
+            Ok(None) => match error {
+                Some(error) => Failure::transport(Step::Content, error, self.stage),
+                None => Failure::new(Event::Transport(Step::Content, Fault::Closed), self.stage),
+            },
+        }
+    }
+
+    /// Reads the answer to the last byte.
+    fn final_reply(&mut self) -> Result<Reply, Failure> {
+        let step = Step::EndOfData;
+        let complete = self.session.wire.read().map_err(|error| Failure::wire(step, error, self.stage))?;
+        let reply = self.session.wire.to_reply(complete);
+        let is_alone = !self.session.wire.has_leftover();
+        match complete.code {
+            221 | 300..400 => Err(Failure::new(Event::OutOfStep(step, Desync::WrongClass(complete.code)), self.stage)),
+            200..300 => {
+                // Accepted is accepted, whatever comes after it; but a session with something after it is not in step.
+                self.stage = SendStage::ServerAccepted;
+                self.session.in_step = is_alone;
+                self.session.refused_in_a_row = 0;
+                Ok(reply)
+            }
+            // A refusal with another reply behind it decides nothing.
+            _ if !is_alone => Err(Failure::new(Event::OutOfStep(step, Desync::Unsolicited), self.stage)),
+            421 => Err(Failure::refused(step, reply, self.stage)),
+            _ => {
+                self.back_in_step();
+                Err(Failure::refused(step, reply, self.stage))
+            }
+        }
+    }
+}
+
+impl Command {
+    const fn step(self) -> Step {
+        match self {
+            Self::Rset => Step::Rset,
+            Self::Mail => Step::Mail,
+            Self::Rcpt(_) => Step::Rcpt,
+            Self::Data => Step::Data,
+        }
+    }
+}
