@@ -1,6 +1,7 @@
 //! What a pool counts.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::endpoint::Endpoint;
@@ -160,6 +161,8 @@ pub struct HostStatus {
     pub connection_limit: Option<usize>,
     /// The bound on messages a connection, learned from this server's refusals.
     pub learned_message_limit: Option<u32>,
+    /// Text of the last failure to open a connection, until one succeeds.
+    pub last_error: Option<Arc<str>>,
 }
 
 /// One consistent picture of a pool, taken under its lock.

@@ -1,1 +1,213 @@
 //! A pool of connections of any kind: who gets one, who waits, who opens one.
+//!
+//! `state.rs` decides, under the lock and without doing anything; `shared.rs` does, without the lock. Every permission
+//! is a value that gives itself back on drop: a [`Lease`], an `OpenPermit`, a place in the queue.
+
+mod changes;
+mod choice;
+mod connector;
+mod cooldown;
+mod effects;
+mod errand;
+mod held;
+mod hosts;
+mod lease;
+mod permit;
+mod shared;
+mod slot;
+mod state;
+#[cfg(test)]
+mod tests;
+mod waiters;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock;
+use crate::endpoint::{Endpoint, HostId};
+use crate::pool::cooldown::Schedule;
+use crate::pool::errand::{Errand, Ticket};
+use crate::pool::shared::Shared;
+use crate::pool::slot::{Refusal, RefusalReason};
+use crate::stats::{DiscardReason, PoolCounts, PoolStatus};
+
+pub(crate) use crate::pool::connector::{Close, Connector, OpenError};
+pub(crate) use crate::pool::errand::{HostSet, Request};
+pub(crate) use crate::pool::lease::Lease;
+
+/// What the pool is to know of one host.
+#[derive(Debug, Clone)]
+pub(crate) struct HostPlan {
+    /// Where it is; for log records and snapshots.
+    pub(crate) endpoint: Endpoint,
+    /// Hosts with a smaller number come first.
+    pub(crate) priority: u32,
+    /// Its part of the leases, among hosts of the same priority.
+    pub(crate) weight: u32,
+    /// The bound on its connections.
+    pub(crate) max_connections: Option<usize>,
+}
+
+/// The numbers a pool keeps to. They are taken as valid.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// The bound on all connections, those being opened or closed included.
+    pub(crate) max_size: usize,
+    /// A connection idle this long is not lent again.
+    pub(crate) idle_timeout: Option<Duration>,
+    /// A connection this old is not lent again.
+    pub(crate) max_lifetime: Option<Duration>,
+    /// By what part of it, at most, a connection's lifetime is shortened at random.
+    pub(crate) lifetime_jitter: f64,
+    /// A connection that carried so many messages is not lent again.
+    pub(crate) max_messages: Option<u32>,
+    /// The first pause after a host failed.
+    pub(crate) reconnect_cooldown: Duration,
+    /// The longest pause.
+    pub(crate) max_reconnect_cooldown: Duration,
+    /// Whether pauses double from failure to failure.
+    pub(crate) exponential: bool,
+    /// By what part of it, at most, a pause is made longer or shorter at random.
+    pub(crate) jitter: f64,
+}
+
+impl Limits {
+    const fn schedule(&self) -> Schedule {
+        Schedule {
+            first: self.reconnect_cooldown,
+            longest: self.max_reconnect_cooldown,
+            exponential: self.exponential,
+            jitter: self.jitter,
+        }
+    }
+}
+
+/// What becomes of a lent connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It may be lent again.
+    Keep {
+        /// Whether it has carried one more message.
+        delivered: bool,
+    },
+    /// It is closed.
+    Discard(DiscardReason, Close),
+}
+
+/// Why a lent connection is to be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// It had died while it was idle. Those that were idle as long are given up with it.
+    Stale,
+    /// The session has reached a limit of its own after so many messages; others have not. The limit is not remembered
+    /// by this alone: see [`Pool::learn_message_limit`].
+    SessionLimit {
+        /// What it had carried.
+        messages: u32,
+    },
+    /// The server wants to know again who we are.
+    Reauthenticate,
+    /// It cannot be told what the server's next bytes answer.
+    OutOfStep,
+}
+
+/// Why there is no lease. `cause` is the last failure that this very call met.
+#[derive(Debug)]
+pub(crate) enum AcquireError<E> {
+    /// The deadline passed while waiting.
+    Exhausted { cause: Option<(HostId, E)>, counts: PoolCounts },
+    /// No host can serve in time.
+    Unavailable {
+        cause: Option<(HostId, E)>,
+        /// Until a host may be tried again.
+        retry_after: Option<Duration>,
+        /// The failure last seen by anybody.
+        last_error: Option<(HostId, Arc<str>)>,
+        counts: PoolCounts,
+    },
+    /// This machine ran out of something; no host is to blame.
+    Local { host: HostId, cause: E, counts: PoolCounts },
+    /// The pool is closed.
+    ShutDown { counts: PoolCounts },
+}
+
+impl<E> AcquireError<E> {
+    fn new(refusal: Refusal, cause: Option<(HostId, E)>) -> Self {
+        let Refusal { reason, counts } = refusal;
+        match (reason, cause) {
+            (RefusalReason::Exhausted, cause) => Self::Exhausted { cause, counts },
+            (RefusalReason::Local, Some((host, cause))) => Self::Local { host, cause, counts },
+            // A shortage is a failure that the call has met; without one there is none to report.
+            (RefusalReason::Local, None) => {
+                Self::Unavailable { cause: None, retry_after: None, last_error: None, counts }
+            }
+            (RefusalReason::Unavailable { retry_after, last_error }, cause) => {
+                Self::Unavailable { cause, retry_after, last_error, counts }
+            }
+            (RefusalReason::ShutDown, _) => Self::ShutDown { counts },
+        }
+    }
+}
+
+/// A handle of a pool; clones are handles of the same pool.
+pub(crate) struct Pool<C: Connector> {
+    shared: Arc<Shared<C>>,
+}
+
+impl<C: Connector> Pool<C> {
+    /// A pool without any connection. `seed` decides everything that is drawn at random.
+    pub(crate) fn new(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> Self {
+        Self { shared: Arc::new(Shared::new(connector, hosts, limits, seed)) }
+    }
+
+    /// Gets a connection: an idle one, or a new one opened in this thread, or whichever somebody else gives back; in
+    /// the order in which callers came.
+    ///
+    /// Returns by the deadline if [`Connector::open`] does. One that is over already gets at most an idle connection.
+    pub(crate) fn acquire(&self, request: Request) -> Result<Lease<C>, AcquireError<C::Error>> {
+        let now = clock::now();
+        let mut errand = Errand::new(Ticket::default(), request);
+        let decided = self.shared.decide(|state, fx| state.arrive(&mut errand, now, fx));
+        self.shared.follow(errand, decided)
+    }
+
+    /// A consistent picture of everything.
+    pub(crate) fn status(&self) -> PoolStatus {
+        let now = clock::now();
+        self.shared.look(|state| state.status(now))
+    }
+
+    /// A consistent picture of the counts.
+    pub(crate) fn counts(&self) -> PoolCounts {
+        self.shared.look(|state| state.counts())
+    }
+
+    /// What opens the connections.
+    pub(crate) fn connector(&self) -> &C {
+        &self.shared.connector
+    }
+
+    /// A session with this host ends after so many messages: connections to it are retired before that from now on.
+    pub(crate) fn learn_message_limit(&self, host: HostId, messages: u32) {
+        self.shared.change(clock::now(), |state, _, fx| state.learn_message_limit(host, messages, fx));
+    }
+
+    /// Takes no more work, refuses all who wait, closes what is idle; what is lent is closed when it comes back.
+    /// Doing it again does nothing.
+    pub(crate) fn close(&self) {
+        self.shared.change(clock::now(), |state, _, fx| state.shut_down(fx));
+    }
+}
+
+impl<C: Connector> Clone for Pool<C> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<C: Connector> fmt::Debug for Pool<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}

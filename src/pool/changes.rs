@@ -1,0 +1,265 @@
+//! What becomes of what was given: a connection opened or not, returned or not, closed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::blame::Blame;
+use crate::endpoint::HostId;
+use crate::pool::connector::Close;
+use crate::pool::cooldown::Severity;
+use crate::pool::effects::{Effects, Event};
+use crate::pool::errand::Errand;
+use crate::pool::held::{Held, Record};
+use crate::pool::slot::{Charge, Gift, Grant, RefusalReason};
+use crate::pool::state::{PoolState, Step};
+use crate::stats::DiscardReason;
+
+impl<T> PoolState<T> {
+    /// The connection that `grant` was for is there, and leased by who opened it. False: the pool has been closed, and
+    /// the connection is to be given up.
+    pub(super) fn opened(
+        &mut self,
+        grant: &Grant<T>,
+        message_limit: Option<u32>,
+        now: Instant,
+        fx: &mut Effects<T>,
+    ) -> (Record, bool) {
+        let retire_at = self.draw_lifetime().and_then(|lifetime| now.checked_add(lifetime));
+        self.created += 1;
+        let Grant { host: id, id: connection, .. } = *grant;
+        let host = self.hosts.get_mut(id);
+        host.connecting -= 1;
+        host.leased += 1;
+        host.created += 1;
+        host.last_error = None;
+        let live = host.live();
+        host.capacity.allows(live);
+        fx.events.push(Event::Opened { host: id, id: connection });
+        if host.cooldown.succeeded() {
+            fx.events.push(Event::CooldownLeft { host: id });
+        }
+        // A host that answers again may serve those who wait.
+        self.settle(now, fx);
+        let record =
+            Record { host: id, id: connection, opened: now, retire_at, messages: 0, message_limit, idle_since: None };
+        (record, !self.is_shut_down)
+    }
+
+    /// The connection that `grant` was for could not be opened. Its caller goes on, and keeps its turn.
+    pub(super) fn open_failed(
+        &mut self,
+        grant: &Grant<T>,
+        blame: Blame,
+        error: Arc<str>,
+        errand: &mut Errand,
+        now: Instant,
+        fx: &mut Effects<T>,
+    ) -> Step<T> {
+        self.create_failures += 1;
+        self.hosts.refund(grant.host, grant.charge);
+        fx.events.push(Event::OpenFailed { host: grant.host, error: Arc::clone(&error) });
+        let Self { hosts, schedule, rng, .. } = self;
+        let host = hosts.get_mut(grant.host);
+        host.connecting -= 1;
+        let live = host.live();
+        let severity = match blame {
+            Blame::Host => Some(Severity::Passing),
+            Blame::HostForLong | Blame::Credentials => Some(Severity::Lasting),
+            Blame::Capacity if live == 0 => Some(Severity::Passing),
+            Blame::Capacity | Blame::Local | Blame::Nobody => None,
+        };
+        if blame != Blame::Local {
+            host.last_error = Some(error);
+            self.last_failed = Some(grant.host);
+        }
+        match severity {
+            Some(severity) => {
+                if let Some(pause) = host.cooldown.failed(grant.id, severity, now, schedule, rng) {
+                    fx.events.push(Event::CooldownEntered { host: grant.host, pause });
+                }
+            }
+            None => host.cooldown.abandoned(grant.id),
+        }
+        if blame == Blame::Capacity && live > 0 {
+            // Not a failed host, but a full one: this errand waits for what there is of it.
+            host.capacity.refused_beyond(live);
+            fx.events.push(Event::CapacityLearned { host: grant.host, connections: live });
+        } else {
+            errand.tried.insert(grant.host);
+        }
+        let step = if self.is_shut_down {
+            Step::Take(self.refuse(RefusalReason::ShutDown))
+        } else if blame == Blame::Local {
+            Step::Take(self.refuse(RefusalReason::Local))
+        } else {
+            self.admit(errand, now, fx)
+        };
+        self.settle(now, fx);
+        step
+    }
+
+    /// A permit comes back unused. `evicted` has not been closed yet.
+    pub(super) fn permit_returned(&mut self, grant: Grant<T>, now: Instant, fx: &mut Effects<T>) {
+        self.hosts.refund(grant.host, grant.charge);
+        let host = self.hosts.get_mut(grant.host);
+        host.connecting -= 1;
+        host.cooldown.abandoned(grant.id);
+        if let Some(evicted) = grant.evicted {
+            // Its end has been counted; the place is free once it has come.
+            self.hosts.get_mut(evicted.record.host).closing += 1;
+            fx.closings.push((evicted, Close::Polite));
+        }
+        self.settle(now, fx);
+    }
+
+    /// Somebody had gone when its gift came: it is given to the next.
+    pub(super) fn pass_on(&mut self, gift: Gift<T>, now: Instant, fx: &mut Effects<T>) {
+        match gift {
+            Gift::Connection(held, charge) => {
+                self.hosts.refund(held.record.host, charge);
+                self.hosts.get_mut(held.record.host).leased -= 1;
+                self.put_away(held, now, fx);
+            }
+            Gift::Permit(grant) => self.permit_returned(grant, now, fx),
+            Gift::Refusal(_) => {}
+        }
+    }
+
+    /// A lent connection comes back in step.
+    pub(super) fn give_back(&mut self, mut held: Held<T>, delivered: bool, now: Instant, fx: &mut Effects<T>) {
+        let max_size = self.limits.max_size;
+        let host = self.hosts.get_mut(held.record.host);
+        host.leased -= 1;
+        if delivered {
+            held.record.messages = held.record.messages.saturating_add(1);
+            host.capacity.delivered(max_size);
+        }
+        held.record.idle_since = Some(now);
+        self.put_away(held, now, fx);
+    }
+
+    /// A connection in nobody's count becomes idle, or its life is over.
+    fn put_away(&mut self, held: Held<T>, now: Instant, fx: &mut Effects<T>) {
+        let reason = if self.is_shut_down {
+            Some(DiscardReason::Shutdown)
+        } else if self.has_carried_enough(&held.record) {
+            Some(DiscardReason::MaxMessages)
+        } else if held.record.is_old(now) {
+            Some(DiscardReason::MaxLifetime)
+        } else {
+            None
+        };
+        match reason {
+            Some(reason) => self.close_later(held, reason, Close::Polite, fx),
+            None => self.hosts.get_mut(held.record.host).put(held, self.limits.idle_timeout),
+        }
+        self.settle(now, fx);
+    }
+
+    fn has_carried_enough(&self, record: &Record) -> bool {
+        let learned = self.hosts.get(record.host).learned_message_limit;
+        [self.limits.max_messages, record.message_limit, learned]
+            .into_iter()
+            .flatten()
+            .any(|limit| record.messages >= limit)
+    }
+
+    /// A lent connection has been closed: its place is free.
+    pub(super) fn vacate(&mut self, record: &Record, reason: DiscardReason, now: Instant, fx: &mut Effects<T>) {
+        self.hosts.get_mut(record.host).leased -= 1;
+        self.note_discard(record, reason, fx);
+        self.settle(now, fx);
+    }
+
+    /// A connection that the pool gave up has been closed: its place is free.
+    pub(super) fn closed(&mut self, host: HostId, now: Instant, fx: &mut Effects<T>) {
+        self.hosts.get_mut(host).closing -= 1;
+        self.settle(now, fx);
+    }
+
+    /// A connection was found dead before it was used, and has been closed. Its caller opens another in its place.
+    pub(super) fn found_dead(
+        &mut self,
+        record: &Record,
+        charge: Charge,
+        errand: &Errand,
+        now: Instant,
+        fx: &mut Effects<T>,
+    ) -> Step<T> {
+        self.hosts.get_mut(record.host).leased -= 1;
+        self.note_discard(record, DiscardReason::ServerClosed, fx);
+        self.discard_siblings(record, fx);
+        let step = self.reopen(record.host, charge, errand, now, fx);
+        self.settle(now, fx);
+        step
+    }
+
+    /// A lent connection will not do, and has been closed. Its caller gets another in its place.
+    pub(super) fn renew(
+        &mut self,
+        record: &Record,
+        reason: DiscardReason,
+        with_siblings: bool,
+        errand: &Errand,
+        now: Instant,
+        fx: &mut Effects<T>,
+    ) -> Step<T> {
+        self.hosts.get_mut(record.host).leased -= 1;
+        self.note_discard(record, reason, fx);
+        if with_siblings {
+            self.discard_siblings(record, fx);
+        }
+        let step = if errand.request.fresh && !errand.shuns(record.host) {
+            // The lease has been charged already, and it is still the same message.
+            self.reopen(record.host, Charge::default(), errand, now, fx)
+        } else {
+            self.admit(errand, now, fx)
+        };
+        self.settle(now, fx);
+        step
+    }
+
+    /// What ended one connection while it was idle has ended those that were idle as long.
+    fn discard_siblings(&mut self, dead: &Record, fx: &mut Effects<T>) {
+        let Some(since) = dead.idle_since else { return };
+        let siblings =
+            self.hosts.get_mut(dead.host).take_idle(|held| held.record.idle_since.is_none_or(|at| at <= since));
+        for held in siblings {
+            self.close_later(held, DiscardReason::ServerClosed, Close::Abort, fx);
+        }
+    }
+
+    /// The place of a connection that has just ended goes to another one to the same host, if that may be opened.
+    // Not a way past the queue: the place was this caller's already.
+    fn reopen(&mut self, host: HostId, charge: Charge, errand: &Errand, now: Instant, fx: &mut Effects<T>) -> Step<T> {
+        if self.is_shut_down || !self.hosts.may_open(host, errand, now) || self.hosts.get(host).is_full() {
+            self.hosts.refund(host, charge);
+            return self.admit(errand, now, fx);
+        }
+        Step::Take(Gift::Permit(self.grant(host, errand, charge, None, now)))
+    }
+
+    /// This server ends, or refuses to go on with, a session after so many messages.
+    pub(super) fn learn_message_limit(&mut self, id: HostId, messages: u32, fx: &mut Effects<T>) {
+        let host = self.hosts.get_mut(id);
+        let limit = host.learned_message_limit.map_or(messages, |known| known.min(messages)).max(1);
+        host.learned_message_limit = Some(limit);
+        for held in host.take_idle(|held| held.record.messages >= limit) {
+            self.close_later(held, DiscardReason::MaxMessages, Close::Polite, fx);
+        }
+    }
+
+    /// No more work is taken, nobody waits any longer, nothing is idle. What is lent is closed when it comes back.
+    pub(super) fn shut_down(&mut self, fx: &mut Effects<T>) {
+        self.is_shut_down = true;
+        while let Some(waiter) = self.waiters.remove_at(0) {
+            let refusal = self.refuse(RefusalReason::ShutDown);
+            fx.gifts.push((waiter.slot, refusal));
+        }
+        for id in self.hosts.ids() {
+            for held in self.hosts.get_mut(id).take_idle(|_| true) {
+                self.close_later(held, DiscardReason::Shutdown, Close::Polite, fx);
+            }
+        }
+    }
+}

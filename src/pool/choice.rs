@@ -1,0 +1,210 @@
+//! Which host serves a caller, or whether it is worth waiting for one. Pure: told the time, told what there is.
+//!
+//! Hosts are looked at in groups: first those the errand does not shun, then the others; in each half, tier by tier.
+//! Within a group the rotation decides (smooth weighted round robin): each host earns its weight with every lease, the
+//! one that serves pays what all of them earned. Leases are charged, not connections, so that the weights hold for mail.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::Deadline;
+use crate::endpoint::HostId;
+use crate::pool::errand::Errand;
+use crate::pool::hosts::{Host, Hosts};
+use crate::pool::slot::Charge;
+
+/// What to do for a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// Lend the newest idle connection of this host.
+    Lend(HostId, Charge),
+    /// Let it open one, in a free place or in that of the oldest idle connection of `evict`.
+    Open { host: HostId, evict: Option<HostId>, charge: Charge },
+    /// Something may come in time.
+    Wait,
+    /// Nothing is there, and no time is left to wait or open.
+    Late,
+    /// Nothing can come in time.
+    Hopeless,
+}
+
+/// What one host can do for a caller at once.
+#[derive(Debug, Clone, Copy)]
+enum Offer {
+    Idle,
+    Room {
+        evict: Option<HostId>,
+    },
+    /// It would be of use, but has no room now.
+    Busy,
+    /// It is no use now.
+    Nothing,
+}
+
+impl<T> Hosts<T> {
+    /// Chooses, and charges the host that is chosen. Idle connections too old to lend must be gone.
+    pub(super) fn choose(&mut self, errand: &Errand, now: Instant) -> Choice {
+        for shunned in [false, true] {
+            if shunned && errand.request.avoid.is_empty() && errand.tried.is_empty() {
+                break;
+            }
+            for tier in 0..self.tiers.len() {
+                let mut best: Option<(i64, HostId, Offer)> = None;
+                let mut is_busy = false;
+                for &id in self.tiers[tier].iter().filter(|&&id| errand.shuns(id) == shunned) {
+                    match self.offer(id, errand, now) {
+                        Offer::Nothing => {}
+                        Offer::Busy => is_busy = true,
+                        offer => {
+                            let host = self.get(id);
+                            let standing = host.credit + i64::from(host.plan.weight);
+                            if best.is_none_or(|(highest, ..)| standing > highest) {
+                                best = Some((standing, id, offer));
+                            }
+                        }
+                    }
+                }
+                if let Some((_, host, offer)) = best {
+                    let charge = self.charge(host, shunned, errand, now);
+                    return match offer {
+                        Offer::Room { evict } => Choice::Open { host, evict, charge },
+                        _ => Choice::Lend(host, charge),
+                    };
+                }
+                // A preferred host that is merely busy is waited for: its mail does not spill to a lower tier.
+                if is_busy {
+                    return Choice::Wait;
+                }
+            }
+        }
+        if errand.is_late(now) {
+            Choice::Late
+        } else if self.hope(errand).is_worth_waiting(errand.request.deadline) {
+            Choice::Wait
+        } else {
+            Choice::Hopeless
+        }
+    }
+
+    /// Whether connection to `host` may be opened for this errand as far as the host is concerned, room or not.
+    pub(super) fn may_open(&self, host: HostId, errand: &Errand, now: Instant) -> bool {
+        !errand.is_late(now) && !errand.tried.contains(host) && self.get(host).cooldown.may_open(now)
+    }
+
+    fn may_lend(&self, host: HostId, errand: &Errand) -> bool {
+        !errand.request.fresh && !self.get(host).idle.is_empty()
+    }
+
+    fn offer(&self, id: HostId, errand: &Errand, now: Instant) -> Offer {
+        if self.may_lend(id, errand) {
+            return Offer::Idle;
+        }
+        if !self.may_open(id, errand, now) {
+            return Offer::Nothing;
+        }
+        let host = self.get(id);
+        if host.is_full() {
+            // Idle ones here are of no use to this errand: one makes room.
+            return if host.idle.is_empty() { Offer::Busy } else { Offer::Room { evict: Some(id) } };
+        }
+        if !self.are_full() {
+            return Offer::Room { evict: None };
+        }
+        let evict =
+            self.ids().filter(|&victim| !self.get(victim).idle.is_empty()).max_by_key(|&v| self.rank(v, errand));
+        match evict {
+            Some(victim) if errand.request.fresh || self.rank(victim, errand) > self.rank(id, errand) => {
+                Offer::Room { evict }
+            }
+            _ => Offer::Busy,
+        }
+    }
+
+    /// Where a host's group comes in the order of preference.
+    fn rank(&self, host: HostId, errand: &Errand) -> (bool, usize) {
+        (errand.shuns(host), self.get(host).tier)
+    }
+
+    /// Every host of the group that could serve, now or soon, earns its weight; `chosen` pays for all.
+    fn charge(&mut self, chosen: HostId, shunned: bool, errand: &Errand, now: Instant) -> Charge {
+        let tier = self.get(chosen).tier;
+        let group_weight: i64 = self.tiers[tier].iter().map(|&id| i64::from(self.get(id).plan.weight)).sum();
+        let mut earned = 0;
+        for position in 0..self.tiers[tier].len() {
+            let id = self.tiers[tier][position];
+            if errand.shuns(id) == shunned && (self.may_lend(id, errand) || self.may_open(id, errand, now)) {
+                let host = self.get_mut(id);
+                let weight = i64::from(host.plan.weight);
+                earned += weight;
+                // Whoever could not serve for long must not have all of the traffic for long thereafter.
+                host.credit = (host.credit + weight).min(group_weight);
+            }
+        }
+        let host = self.get_mut(chosen);
+        let before = host.credit - i64::from(host.plan.weight);
+        host.credit = (host.credit - earned).max(-group_weight);
+        Charge(before - host.credit)
+    }
+
+    /// Gives back what a host paid for a lease that did not come about.
+    pub(super) fn refund(&mut self, host: HostId, charge: Charge) {
+        let tier = &self.tiers[self.get(host).tier];
+        let group_weight: i64 = tier.iter().map(|&id| i64::from(self.get(id).plan.weight)).sum();
+        let host = self.get_mut(host);
+        host.credit = (host.credit + charge.0).clamp(-group_weight, group_weight);
+    }
+
+    /// How long opening one connection may take: an equal share of the time left for each host that is still to try.
+    pub(super) fn share(&self, errand: &Errand, now: Instant) -> Deadline {
+        let deadline = errand.request.deadline;
+        let hosts = self.ids().filter(|&host| self.may_open(host, errand, now)).count();
+        match u32::try_from(hosts) {
+            Ok(hosts) if hosts > 1 => Deadline::at(now, deadline.remaining_at(now) / hosts),
+            _ => deadline,
+        }
+    }
+
+    /// What is left to hope for when no host can serve now.
+    pub(super) fn hope(&self, errand: &Errand) -> Hope {
+        let mut hope = Hope::None;
+        for id in self.ids().filter(|&id| !errand.tried.contains(id)) {
+            let host = self.get(id);
+            let live = host.connecting + if errand.request.fresh { 0 } else { host.live() };
+            if live > 0 {
+                return Hope::Live;
+            }
+            if let Some(end) = host.cooldown.end() {
+                hope = match hope {
+                    Hope::Until(earlier) if earlier <= end => hope,
+                    _ => Hope::Until(end),
+                };
+            }
+        }
+        hope
+    }
+
+    /// How long until some host may be tried again.
+    pub(super) fn retry_after(&self, now: Instant) -> Option<Duration> {
+        let ends = self.all.iter().filter_map(|host: &Host<T>| host.cooldown.end());
+        ends.min().map(|end| end.saturating_duration_since(now))
+    }
+}
+
+/// What may yet serve a caller that nothing can serve now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hope {
+    /// A connection that is in use or being opened.
+    Live,
+    /// The end of a cooldown.
+    Until(Instant),
+    None,
+}
+
+impl Hope {
+    pub(super) fn is_worth_waiting(self, deadline: Deadline) -> bool {
+        match self {
+            Self::Live => true,
+            Self::Until(end) => end < deadline.instant(),
+            Self::None => false,
+        }
+    }
+}

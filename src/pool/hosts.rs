@@ -1,0 +1,208 @@
+//! The hosts: what each has, and what it may have.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::endpoint::HostId;
+use crate::pool::HostPlan;
+use crate::pool::cooldown::Cooldown;
+use crate::pool::held::Held;
+use crate::stats::{HostStatus, PoolCounts};
+
+/// One host.
+#[derive(Debug)]
+pub(super) struct Host<T> {
+    pub(super) plan: HostPlan,
+    /// Its place among the priorities; the first tier is preferred.
+    pub(super) tier: usize,
+    /// Its idle connections; the one put away last is at the back.
+    pub(super) idle: VecDeque<Held<T>>,
+    /// Not before then does one of the idle connections become too old to be lent.
+    pub(super) next_expiry: Option<Instant>,
+    pub(super) leased: usize,
+    pub(super) connecting: usize,
+    /// Given up by the pool, and not yet closed. Their places are not free yet.
+    pub(super) closing: usize,
+    pub(super) cooldown: Cooldown,
+    pub(super) capacity: Capacity,
+    pub(super) learned_message_limit: Option<u32>,
+    /// Its standing in the rotation of its tier.
+    pub(super) credit: i64,
+    pub(super) created: u64,
+    /// Text of the last failure to open a connection, until one succeeds.
+    pub(super) last_error: Option<Arc<str>>,
+}
+
+impl<T> Host<T> {
+    fn new(plan: HostPlan, tier: usize) -> Self {
+        Self {
+            capacity: Capacity { configured: plan.max_connections, learned: None, returns: 0 },
+            plan,
+            tier,
+            idle: VecDeque::new(),
+            next_expiry: None,
+            leased: 0,
+            connecting: 0,
+            closing: 0,
+            cooldown: Cooldown::new(),
+            learned_message_limit: None,
+            credit: 0,
+            created: 0,
+            last_error: None,
+        }
+    }
+
+    /// Its places in use.
+    pub(super) fn places(&self) -> usize {
+        self.idle.len() + self.leased + self.connecting + self.closing
+    }
+
+    /// Its connections that work, or did when last heard of.
+    pub(super) fn live(&self) -> usize {
+        self.idle.len() + self.leased
+    }
+
+    /// Whether it may not have one more.
+    pub(super) fn is_full(&self) -> bool {
+        self.capacity.limit().is_some_and(|limit| self.places() >= limit)
+    }
+
+    /// Puts a connection away.
+    pub(super) fn put(&mut self, held: Held<T>, idle_timeout: Option<Duration>) {
+        if let Some(expiry) = held.record.expiry(idle_timeout) {
+            self.next_expiry = Some(self.next_expiry.map_or(expiry, |next| next.min(expiry)));
+        }
+        self.idle.push_back(held);
+    }
+
+    /// Takes every idle connection out that `is_over` says so of.
+    pub(super) fn take_idle(&mut self, mut is_over: impl FnMut(&Held<T>) -> bool) -> Vec<Held<T>> {
+        let mut taken = Vec::new();
+        let mut position = 0;
+        while let Some(held) = self.idle.get(position) {
+            if is_over(held) {
+                taken.extend(self.idle.remove(position));
+            } else {
+                position += 1;
+            }
+        }
+        taken
+    }
+
+    pub(super) fn status(&self, now: Instant) -> HostStatus {
+        HostStatus {
+            endpoint: self.plan.endpoint.clone(),
+            state: self.cooldown.state(now),
+            idle: self.idle.len(),
+            leased: self.leased,
+            connecting: self.connecting,
+            consecutive_failures: self.cooldown.failures(),
+            created: self.created,
+            connection_limit: self.capacity.limit(),
+            learned_message_limit: self.learned_message_limit,
+            last_error: self.last_error.clone(),
+        }
+    }
+}
+
+/// How many connections a host may have.
+#[derive(Debug)]
+pub(super) struct Capacity {
+    configured: Option<usize>,
+    /// What the host itself was seen to allow.
+    learned: Option<usize>,
+    /// Messages delivered since the learned bound last changed.
+    returns: u32,
+}
+
+impl Capacity {
+    /// After so many messages within the learned bound, it is worth finding out whether the host allows one more.
+    const PATIENCE: u32 = 100;
+
+    pub(super) fn limit(&self) -> Option<usize> {
+        match (self.configured, self.learned) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The host refused one more than `live`.
+    pub(super) fn refused_beyond(&mut self, live: usize) {
+        self.learned = Some(live.max(1));
+        self.returns = 0;
+    }
+
+    /// The host has `live` of them: a lower bound was wrong.
+    pub(super) fn allows(&mut self, live: usize) {
+        if self.learned.is_some_and(|learned| learned < live) {
+            self.learned = Some(live);
+            self.returns = 0;
+        }
+    }
+
+    /// One more message went well. `max_size` is the bound of the whole pool, which needs no second one as high.
+    pub(super) fn delivered(&mut self, max_size: usize) {
+        let Some(learned) = self.learned else { return };
+        self.returns += 1;
+        if self.returns >= Self::PATIENCE {
+            self.returns = 0;
+            let ceiling = self.configured.map_or(max_size, |configured| configured.min(max_size));
+            self.learned = Some(learned + 1).filter(|&raised| raised < ceiling);
+        }
+    }
+}
+
+/// All hosts, and the bound on all their connections together.
+#[derive(Debug)]
+pub(super) struct Hosts<T> {
+    pub(super) all: Vec<Host<T>>,
+    /// The hosts of each priority, lowest first.
+    pub(super) tiers: Vec<Vec<HostId>>,
+    pub(super) max_size: usize,
+}
+
+impl<T> Hosts<T> {
+    pub(super) fn new(plans: Vec<HostPlan>, max_size: usize) -> Self {
+        let mut priorities: Vec<u32> = plans.iter().map(|plan| plan.priority).collect();
+        priorities.sort_unstable();
+        priorities.dedup();
+        let mut tiers = vec![Vec::new(); priorities.len()];
+        let mut all = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let tier = priorities.partition_point(|&priority| priority < plan.priority);
+            tiers[tier].push(HostId(all.len()));
+            all.push(Host::new(plan, tier));
+        }
+        Self { all, tiers, max_size }
+    }
+
+    pub(super) fn get(&self, host: HostId) -> &Host<T> {
+        &self.all[host.0]
+    }
+
+    pub(super) fn get_mut(&mut self, host: HostId) -> &mut Host<T> {
+        &mut self.all[host.0]
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = HostId> + use<T> {
+        (0..self.all.len()).map(HostId)
+    }
+
+    /// Whether no place is free in the whole pool.
+    pub(super) fn are_full(&self) -> bool {
+        self.all.iter().map(Host::places).sum::<usize>() >= self.max_size
+    }
+
+    /// When the next cooldown ends that has not ended yet.
+    pub(super) fn next_cooldown_end(&self, now: Instant) -> Option<Instant> {
+        self.all.iter().filter_map(|host| host.cooldown.end()).filter(|&end| end > now).min()
+    }
+
+    pub(super) fn counts(&self, waiting: usize) -> PoolCounts {
+        let idle = self.all.iter().map(|host| host.idle.len()).sum();
+        let leased = self.all.iter().map(|host| host.leased).sum();
+        let connecting = self.all.iter().map(|host| host.connecting).sum();
+        PoolCounts { max_size: self.max_size, total: idle + leased + connecting, idle, leased, connecting, waiting }
+    }
+}

@@ -1,0 +1,171 @@
+//! One connection in one caller's hands.
+
+use std::mem;
+use std::sync::Arc;
+use std::thread;
+
+use crate::clock;
+use crate::endpoint::HostId;
+use crate::pool::connector::{Close, Connector};
+use crate::pool::errand::{Errand, Request, Ticket};
+use crate::pool::held::{Held, Record};
+use crate::pool::shared::Shared;
+use crate::pool::{AcquireError, Fate, Renewal};
+use crate::stats::{DiscardReason, PoolCounts};
+
+/// The exclusive right to one connection.
+///
+/// Dropped without a word it goes back if it is in step; dropped by a panic, or out of step, it is closed.
+pub(crate) struct Lease<C: Connector> {
+    /// Taken only by what ends the lease.
+    connection: Option<C::Connection>,
+    // After the connection, so that the place is given up last whatever happens to the connection.
+    seat: Seat<C>,
+}
+
+impl<C: Connector> Lease<C> {
+    pub(super) fn new(shared: Arc<Shared<C>>, held: Held<C::Connection>, ticket: Ticket) -> Self {
+        let Held { connection, record } = held;
+        let seat = Seat { shared, record, ticket, on_drop: OnDrop::Vacate(DiscardReason::Broken) };
+        Self { connection: Some(connection), seat }
+    }
+
+    /// The connection.
+    pub(crate) const fn connection(&self) -> &C::Connection {
+        self.connection.as_ref().expect("a lease has its connection until it ends")
+    }
+
+    /// The connection, to be used.
+    pub(crate) const fn connection_mut(&mut self) -> &mut C::Connection {
+        self.connection.as_mut().expect("a lease has its connection until it ends")
+    }
+
+    /// Where it leads.
+    pub(crate) const fn host(&self) -> HostId {
+        self.seat.record.host
+    }
+
+    /// Its number, unique in the pool.
+    pub(crate) const fn id(&self) -> u64 {
+        self.seat.record.id
+    }
+
+    /// Whether it has been idle before: the server may have ended it meanwhile.
+    pub(crate) const fn is_reused(&self) -> bool {
+        self.seat.record.idle_since.is_some()
+    }
+
+    /// Messages it has carried so far.
+    pub(crate) const fn messages(&self) -> u32 {
+        self.seat.record.messages
+    }
+
+    /// The pool now.
+    pub(crate) fn counts(&self) -> PoolCounts {
+        self.seat.shared.look(|state| state.counts())
+    }
+
+    /// Ends the lease. A connection that is to be kept but is not in step is discarded all the same.
+    pub(crate) fn finish(mut self, fate: Fate) {
+        let Some(connection) = self.connection.take() else { return };
+        match fate {
+            Fate::Keep { delivered } => self.keep(connection, delivered),
+            Fate::Discard(reason, how) => self.discard(connection, reason, how),
+        }
+    }
+
+    /// Ends the lease, and gets another connection in its place under `request`. It keeps the turn of the call that it
+    /// came from, and for a fresh one to the same host it keeps the very place.
+    pub(crate) fn renew(mut self, why: Renewal, request: Request) -> Result<Self, AcquireError<C::Error>> {
+        let Some(connection) = self.connection.take() else { unreachable!("the lease has not ended") };
+        let (reason, how) = match why {
+            Renewal::Stale => (DiscardReason::ServerClosed, Close::Abort),
+            Renewal::SessionLimit { messages } => {
+                log::debug!("connection {} was refused more work after {messages} message(s)", self.id());
+                (DiscardReason::MaxMessages, Close::Polite)
+            }
+            Renewal::Reauthenticate => (DiscardReason::AuthFailure, Close::Polite),
+            Renewal::OutOfStep => (DiscardReason::Broken, Close::Abort),
+        };
+        let with_siblings = matches!(why, Renewal::Stale);
+        self.seat.on_drop = OnDrop::Vacate(reason);
+        self.seat.shared.connector.close(connection, how);
+        let errand = Errand::new(self.seat.ticket, request);
+        let shared = Arc::clone(&self.seat.shared);
+        let now = clock::now();
+        // The seat is vacated by this very decision.
+        self.seat.on_drop = OnDrop::Nothing;
+        let record = &self.seat.record;
+        let decided = shared.decide(|state, fx| state.renew(record, reason, with_siblings, &errand, now, fx));
+        shared.follow(errand, decided)
+    }
+
+    /// Whether the connection is alive, before it is used.
+    pub(super) fn look(&mut self) -> bool {
+        let Self { connection, seat } = self;
+        connection.as_mut().is_some_and(|connection| seat.shared.connector.is_alive(connection))
+    }
+
+    /// Ends the lease of a connection that was found dead. Whoever has the record answers for its place.
+    pub(super) fn into_dead(mut self) -> Record {
+        if let Some(connection) = self.connection.take() {
+            self.seat.on_drop = OnDrop::Vacate(DiscardReason::ServerClosed);
+            self.seat.shared.connector.close(connection, Close::Abort);
+        }
+        self.seat.on_drop = OnDrop::Nothing;
+        self.seat.record.clone()
+    }
+
+    fn keep(&mut self, connection: C::Connection, delivered: bool) {
+        if !self.seat.shared.connector.is_in_step(&connection) {
+            self.discard(connection, DiscardReason::Broken, Close::Abort);
+            return;
+        }
+        let now = clock::now();
+        self.seat.on_drop = OnDrop::Nothing;
+        let held = Held { connection, record: self.seat.record.clone() };
+        self.seat.shared.change(now, |state, now, fx| state.give_back(held, delivered, now, fx));
+    }
+
+    /// Closes first, so that the place is free only when the connection is gone; the seat does the rest.
+    fn discard(&mut self, connection: C::Connection, reason: DiscardReason, how: Close) {
+        self.seat.on_drop = OnDrop::Vacate(reason);
+        self.seat.shared.connector.close(connection, how);
+    }
+}
+
+impl<C: Connector> Drop for Lease<C> {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if thread::panicking() {
+            self.discard(connection, DiscardReason::Broken, Close::Abort);
+        } else {
+            self.keep(connection, false);
+        }
+    }
+}
+
+/// The place of a lent connection: given up on drop, unless it has gone on to somebody else.
+struct Seat<C: Connector> {
+    shared: Arc<Shared<C>>,
+    record: Record,
+    ticket: Ticket,
+    on_drop: OnDrop,
+}
+
+#[derive(Clone, Copy)]
+enum OnDrop {
+    /// The connection has ended: free its place.
+    Vacate(DiscardReason),
+    /// Whoever has the record answers for the place.
+    Nothing,
+}
+
+impl<C: Connector> Drop for Seat<C> {
+    fn drop(&mut self) {
+        if let OnDrop::Vacate(reason) = mem::replace(&mut self.on_drop, OnDrop::Nothing) {
+            let record = &self.record;
+            self.shared.change(clock::now(), |state, now, fx| state.vacate(record, reason, now, fx));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The permission to open one connection.
+
+use std::mem;
+use std::sync::Arc;
+
+use crate::blame::Blame;
+use crate::clock;
+use crate::endpoint::HostId;
+use crate::pool::connector::{Close, Connector, OpenError};
+use crate::pool::effects::Effects;
+use crate::pool::errand::{Errand, Ticket};
+use crate::pool::held::Held;
+use crate::pool::lease::Lease;
+use crate::pool::shared::Shared;
+use crate::pool::slot::Grant;
+use crate::pool::state::Step;
+
+/// The permission to open one connection. Dropped, on whatever way, it gives its place to the next who can use it.
+pub(super) struct OpenPermit<'a, C: Connector> {
+    shared: &'a Arc<Shared<C>>,
+    grant: Grant<C::Connection>,
+    is_spent: bool,
+}
+
+impl<'a, C: Connector> OpenPermit<'a, C> {
+    pub(super) const fn new(shared: &'a Arc<Shared<C>>, grant: Grant<C::Connection>) -> Self {
+        Self { shared, grant, is_spent: false }
+    }
+
+    pub(super) const fn host(&self) -> HostId {
+        self.grant.host
+    }
+
+    /// Closes the connection that this one takes the place of.
+    pub(super) fn close_evicted(&mut self) {
+        if let Some(evicted) = self.grant.evicted.take() {
+            self.shared.connector.close(evicted.connection, Close::Polite);
+        }
+    }
+
+    pub(super) fn open(&self) -> Result<C::Connection, OpenError<C::Error>> {
+        self.shared.connector.open(self.grant.host, self.grant.id, self.grant.deadline)
+    }
+
+    /// The connection is there. False: it came too late, the pool is closed.
+    pub(super) fn redeem(mut self, connection: C::Connection, ticket: Ticket) -> (Lease<C>, bool) {
+        let message_limit = self.shared.connector.message_limit(&connection);
+        let now = clock::now();
+        let ((record, is_open), fx) = self.shared.decide(|state, fx| state.opened(&self.grant, message_limit, now, fx));
+        self.is_spent = true;
+        let lease = Lease::new(Arc::clone(self.shared), Held { connection, record }, ticket);
+        self.shared.carry_out(fx);
+        (lease, is_open)
+    }
+
+    /// There is none.
+    pub(super) fn fail(
+        mut self,
+        blame: Blame,
+        text: Arc<str>,
+        errand: &mut Errand,
+    ) -> (Step<C::Connection>, Effects<C::Connection>) {
+        let now = clock::now();
+        let decided = self.shared.decide(|state, fx| state.open_failed(&self.grant, blame, text, errand, now, fx));
+        self.is_spent = true;
+        decided
+    }
+}
+
+impl<C: Connector> Drop for OpenPermit<'_, C> {
+    fn drop(&mut self) {
+        if self.is_spent {
+            return;
+        }
+        let Grant { host, id, deadline, charge, .. } = self.grant;
+        let grant = Grant { host, id, deadline, charge, evicted: mem::take(&mut self.grant.evicted) };
+        self.shared.change(clock::now(), |state, now, fx| state.permit_returned(grant, now, fx));
+    }
+}

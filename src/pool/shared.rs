@@ -1,0 +1,302 @@
+//! The lock, and what is done around it: a caller's way from asking to a lease.
+
+use std::sync::Arc;
+use std::time::Instant;
+use std::vec;
+
+use log::{debug, info, warn};
+
+use crate::clock;
+use crate::endpoint::{Endpoint, HostId};
+use crate::pool::connector::{Close, Connector, OpenError};
+use crate::pool::effects::{Effects, Event};
+use crate::pool::errand::Errand;
+use crate::pool::held::Held;
+use crate::pool::lease::Lease;
+use crate::pool::permit::OpenPermit;
+use crate::pool::slot::{Charge, Gift, Refusal, RefusalReason, Slot, Woken};
+use crate::pool::state::{PoolState, Step};
+use crate::pool::{AcquireError, Fate, HostPlan, Limits};
+use crate::stats::DiscardReason;
+use crate::sync::Mutex;
+
+/// What all handles of a pool, and all its leases, have in common.
+pub(super) struct Shared<C: Connector> {
+    pub(super) connector: C,
+    endpoints: Vec<Endpoint>,
+    state: Mutex<PoolState<C::Connection>>,
+}
+
+impl<C: Connector> Shared<C> {
+    pub(super) fn new(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> Self {
+        Self {
+            connector,
+            endpoints: hosts.iter().map(|plan| plan.endpoint.clone()).collect(),
+            state: Mutex::new(PoolState::new(hosts, limits, seed, clock::now())),
+        }
+    }
+
+    /// Looks at the state.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&PoolState<C::Connection>) -> R) -> R {
+        look(&self.state.lock())
+    }
+
+    /// Makes a decision. What it takes to carry it out is handed to [`Self::carry_out`] as soon as whatever the
+    /// decision itself gave is in the hands of a value that gives it back when dropped.
+    // Proof: this is the only place that changes the state. `decide` is one method of `PoolState`, which runs nobody
+    // else's code; what it put into the effects leaves the lock untouched.
+    pub(super) fn decide<R>(
+        &self,
+        decide: impl FnOnce(&mut PoolState<C::Connection>, &mut Effects<C::Connection>) -> R,
+    ) -> (R, Effects<C::Connection>) {
+        let mut fx = Effects::new();
+        let result = decide(&mut self.state.lock(), &mut fx);
+        (result, fx)
+    }
+
+    /// Makes a decision that gives nothing to the one who makes it.
+    pub(super) fn change(
+        &self,
+        now: Instant,
+        change: impl FnOnce(&mut PoolState<C::Connection>, Instant, &mut Effects<C::Connection>),
+    ) {
+        let ((), fx) = self.decide(|state, fx| change(state, now, fx));
+        self.carry_out(fx);
+    }
+
+    /// Does what was decided: gifts first, because others wait for them, and because nothing that comes before can
+    /// fail; then closings; log records last.
+    pub(super) fn carry_out(&self, fx: Effects<C::Connection>) {
+        if !fx.is_empty() {
+            self.carry_out_some(fx);
+        }
+    }
+
+    #[cold]
+    fn carry_out_some(&self, mut fx: Effects<C::Connection>) {
+        let mut closings = Vec::new();
+        let mut events = Vec::new();
+        // Each round begins with those who had gone when their gift came.
+        while !fx.is_empty() {
+            let mut next = Effects::new();
+            if let Some(slot) = fx.nudge {
+                slot.nudge();
+            }
+            for (slot, gift) in fx.gifts {
+                if let Err(gift) = slot.give(gift) {
+                    let now = clock::now();
+                    self.state.lock().pass_on(gift, now, &mut next);
+                }
+                // A nudge must not wait for the gifts that come after it.
+                if let Some(slot) = next.nudge.take() {
+                    slot.nudge();
+                }
+            }
+            closings.append(&mut fx.closings);
+            events.append(&mut fx.events);
+            fx = next;
+        }
+        Closings { shared: self, rest: closings.into_iter() }.run();
+        for event in events {
+            self.record(&event);
+        }
+    }
+
+    fn record(&self, event: &Event) {
+        let at = |host: HostId| &self.endpoints[host.0];
+        match event {
+            Event::Opened { host, id } => debug!("connection {id} to {} opened", at(*host)),
+            Event::Discarded { host, id, messages, reason } => {
+                debug!("connection {id} to {} discarded after {messages} message(s): {reason}", at(*host));
+            }
+            Event::OpenFailed { host, error } => warn!("no connection to {}: {error}", at(*host)),
+            Event::CooldownEntered { host, pause } => warn!("{} cools down for {pause:.1?}", at(*host)),
+            Event::CooldownLeft { host } => info!("{} works again", at(*host)),
+            Event::CapacityLearned { host, connections } => {
+                debug!("{} takes no more than {connections} connection(s)", at(*host));
+            }
+        }
+    }
+
+    /// A caller's way from `step` to a lease. Nothing here is waited for under the lock, and whatever the caller has
+    /// been given is at all times in the hands of a value that gives it back.
+    pub(super) fn follow(
+        self: &Arc<Self>,
+        mut errand: Errand,
+        decided: (Step<C::Connection>, Effects<C::Connection>),
+    ) -> Result<Lease<C>, AcquireError<C::Error>> {
+        let mut cause = None;
+        let mut turn = self.turn(&errand, decided);
+        loop {
+            turn = match turn {
+                Turn::Lease(mut lease, charge) => {
+                    if lease.look() {
+                        return Ok(lease);
+                    }
+                    let record = lease.into_dead();
+                    let now = clock::now();
+                    let decided = self.decide(|state, fx| state.found_dead(&record, charge, &errand, now, fx));
+                    self.turn(&errand, decided)
+                }
+                Turn::Permit(mut permit) => {
+                    permit.close_evicted();
+                    if errand.is_late(clock::now()) {
+                        drop(permit);
+                        let (gift, fx) = self.decide(|state, _| state.refuse_exhausted());
+                        self.turn(&errand, (Step::Take(gift), fx))
+                    } else {
+                        match permit.open() {
+                            Ok(connection) => {
+                                let (lease, is_open) = permit.redeem(connection, errand.ticket);
+                                if is_open {
+                                    return Ok(lease);
+                                }
+                                lease.finish(Fate::Discard(DiscardReason::Shutdown, Close::Polite));
+                                let (gift, fx) = self.decide(|state, _| state.refuse(RefusalReason::ShutDown));
+                                self.turn(&errand, (Step::Take(gift), fx))
+                            }
+                            Err(OpenError { error, blame }) => {
+                                let host = permit.host();
+                                let text = Arc::from(error.to_string());
+                                cause = Some((host, error));
+                                let decided = permit.fail(blame, text, &mut errand);
+                                self.turn(&errand, decided)
+                            }
+                        }
+                    }
+                }
+                Turn::Wait(place) => {
+                    let step = place.wait();
+                    self.turn(&errand, (step, Effects::new()))
+                }
+                Turn::Refused(refusal) => return Err(AcquireError::new(refusal, cause)),
+            };
+        }
+    }
+
+    /// Takes what a decision gave into safe hands, and carries the rest of it out.
+    fn turn(
+        self: &Arc<Self>,
+        errand: &Errand,
+        (step, fx): (Step<C::Connection>, Effects<C::Connection>),
+    ) -> Turn<'_, C> {
+        let turn = match step {
+            Step::Take(Gift::Connection(held, charge)) => {
+                Turn::Lease(Lease::new(Arc::clone(self), held, errand.ticket), charge)
+            }
+            Step::Take(Gift::Permit(grant)) => Turn::Permit(OpenPermit::new(self, grant)),
+            Step::Take(Gift::Refusal(refusal)) => Turn::Refused(refusal),
+            Step::Wait(slot) => Turn::Wait(WaitingPlace { shared: self, errand: errand.clone(), slot: Some(slot) }),
+        };
+        self.carry_out(fx);
+        turn
+    }
+}
+
+/// Nobody can come any more: what is idle is closed.
+impl<C: Connector> Drop for Shared<C> {
+    fn drop(&mut self) {
+        let mut fx = Effects::new();
+        self.state.lock().shut_down(&mut fx);
+        for (held, how) in fx.closings {
+            self.connector.close(held.connection, how);
+        }
+    }
+}
+
+/// What a caller has in hand.
+enum Turn<'a, C: Connector> {
+    Lease(Lease<C>, Charge),
+    Permit(OpenPermit<'a, C>),
+    Wait(WaitingPlace<'a, C>),
+    Refused(Refusal),
+}
+
+/// A place in the queue, given up on drop.
+struct WaitingPlace<'a, C: Connector> {
+    shared: &'a Arc<Shared<C>>,
+    errand: Errand,
+    slot: Option<Arc<Slot<C::Connection>>>,
+}
+
+impl<C: Connector> WaitingPlace<'_, C> {
+    /// Waits until something is given, or time is up.
+    fn wait(mut self) -> Step<C::Connection> {
+        let Some(slot) = self.slot.take() else { unreachable!("a place is waited at once") };
+        let errand = &self.errand;
+        let deadline = errand.request.deadline.instant();
+        let mut until = deadline;
+        loop {
+            match slot.sleep(until) {
+                Woken::Granted(gift) => return Step::Take(gift),
+                Woken::Time if clock::now() >= deadline => {
+                    if let Some(gift) = slot.give_up() {
+                        return Step::Take(gift);
+                    }
+                    let now = clock::now();
+                    let (refusal, fx) = self.shared.decide(|state, fx| state.leave(errand.ticket, now, fx));
+                    self.shared.carry_out(fx);
+                    return Step::Take(Gift::Refusal(refusal));
+                }
+                Woken::Nudged | Woken::Time => {
+                    let now = clock::now();
+                    let (wake, fx) = self.shared.decide(|state, fx| state.tick(errand, now, fx));
+                    until = wake;
+                    self.shared.carry_out(fx);
+                }
+            }
+        }
+    }
+}
+
+impl<C: Connector> Drop for WaitingPlace<'_, C> {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        let gift = slot.give_up();
+        self.shared.change(clock::now(), |state, now, fx| {
+            state.forget(self.errand.ticket, now, fx);
+            if let Some(gift) = gift {
+                state.pass_on(gift, now, fx);
+            }
+        });
+    }
+}
+
+/// Connections to be closed, each of which has a place until it has been.
+struct Closings<'a, C: Connector> {
+    shared: &'a Shared<C>,
+    rest: vec::IntoIter<(Held<C::Connection>, Close)>,
+}
+
+impl<C: Connector> Closings<'_, C> {
+    fn run(mut self) {
+        for (held, how) in self.rest.by_ref() {
+            let place = ClosingPlace { shared: self.shared, host: held.record.host };
+            self.shared.connector.close(held.connection, how);
+            drop(place);
+        }
+    }
+}
+
+impl<C: Connector> Drop for Closings<'_, C> {
+    /// Only something that panicked has left any.
+    fn drop(&mut self) {
+        for (held, _) in self.rest.by_ref() {
+            let place = ClosingPlace { shared: self.shared, host: held.record.host };
+            drop(held);
+            drop(place);
+        }
+    }
+}
+
+/// The place of a connection that is being closed; free when this is dropped.
+struct ClosingPlace<'a, C: Connector> {
+    shared: &'a Shared<C>,
+    host: HostId,
+}
+
+impl<C: Connector> Drop for ClosingPlace<'_, C> {
+    fn drop(&mut self) {
+        self.shared.change(clock::now(), |state, now, fx| state.closed(self.host, now, fx));
+    }
+}

@@ -1,0 +1,314 @@
+//! Everything the pool's lock guards: who has what, who waits, and who is next.
+//!
+//! No method does I/O, reads the clock or runs anybody else's code. What is to be done about a decision is put into
+//! [`Effects`], and done after unlocking. Each connection is in one place: an idle list, or the hands of whoever has its
+//! [`Record`]; each place in use is in one of four counts of one host: `idle`, `leased`, `connecting`, `closing`.
+//!
+//! Here: coming, choosing, waiting. In `changes.rs`: what becomes of what was given.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::endpoint::HostId;
+use crate::pool::choice::{Choice, Hope};
+use crate::pool::connector::Close;
+use crate::pool::cooldown::Schedule;
+use crate::pool::effects::{Effects, Event};
+use crate::pool::errand::{Errand, Ticket};
+use crate::pool::held::{Held, Record};
+use crate::pool::hosts::Hosts;
+use crate::pool::slot::{Charge, Gift, Grant, Refusal, RefusalReason, Slot};
+use crate::pool::waiters::Waiters;
+use crate::pool::{HostPlan, Limits};
+use crate::stats::{DiscardCounts, DiscardReason, PoolCounts, PoolStatus};
+
+/// What a caller is to do next.
+#[derive(Debug)]
+pub(super) enum Step<T> {
+    /// Take this.
+    Take(Gift<T>),
+    /// Wait here.
+    Wait(Arc<Slot<T>>),
+}
+
+/// The pool, as data.
+#[derive(Debug)]
+pub(super) struct PoolState<T> {
+    pub(super) hosts: Hosts<T>,
+    pub(super) waiters: Waiters<T>,
+    pub(super) limits: Limits,
+    pub(super) schedule: Schedule,
+    pub(super) rng: Rng,
+    pub(super) is_shut_down: bool,
+    next_ticket: u64,
+    next_id: u64,
+    /// Who has been told to look at the clock when a cooldown ends, and at what time it thinks that will be.
+    timekeeper: Option<(Ticket, Instant)>,
+    /// The host that was last seen to fail.
+    pub(super) last_failed: Option<HostId>,
+    pub(super) created: u64,
+    pub(super) create_failures: u64,
+    discarded: DiscardCounts,
+    exhausted: u64,
+    started: Instant,
+}
+
+impl<T> PoolState<T> {
+    pub(super) fn new(plans: Vec<HostPlan>, limits: Limits, seed: u64, now: Instant) -> Self {
+        Self {
+            hosts: Hosts::new(plans, limits.max_size),
+            waiters: Waiters::new(),
+            schedule: limits.schedule(),
+            limits,
+            rng: Rng::with_seed(seed),
+            is_shut_down: false,
+            next_ticket: 0,
+            next_id: 1,
+            timekeeper: None,
+            last_failed: None,
+            created: 0,
+            create_failures: 0,
+            discarded: DiscardCounts::default(),
+            exhausted: 0,
+            started: now,
+        }
+    }
+
+    /// A new caller comes.
+    pub(super) fn arrive(&mut self, errand: &mut Errand, now: Instant, fx: &mut Effects<T>) -> Step<T> {
+        errand.ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.admit(errand, now, fx)
+    }
+
+    /// A caller is given something, or joins those who wait. Whoever came earlier and can be served is served first.
+    pub(super) fn admit(&mut self, errand: &Errand, now: Instant, fx: &mut Effects<T>) -> Step<T> {
+        if self.is_shut_down {
+            return Step::Take(self.refuse(RefusalReason::ShutDown));
+        }
+        if self.waiters.has_senior(errand.ticket) {
+            if errand.is_late(now) {
+                return Step::Take(self.refuse_exhausted());
+            }
+        } else {
+            self.sweep(now, fx);
+            match self.serve(errand, now, fx) {
+                Served::Gift(gift) => return Step::Take(gift),
+                Served::Late => return Step::Take(self.refuse_exhausted()),
+                Served::Wait => {}
+            }
+        }
+        let slot = self.waiters.join(errand.clone());
+        // It may have joined behind others who can use nothing of what it can use.
+        self.settle(now, fx);
+        Step::Wait(slot)
+    }
+
+    /// Gives `errand` what there is for it.
+    fn serve(&mut self, errand: &Errand, now: Instant, fx: &mut Effects<T>) -> Served<T> {
+        match self.hosts.choose(errand, now) {
+            Choice::Lend(id, charge) => {
+                let host = self.hosts.get_mut(id);
+                match host.idle.pop_back() {
+                    Some(held) => {
+                        host.leased += 1;
+                        Served::Gift(Gift::Connection(held, charge))
+                    }
+                    None => Served::Wait,
+                }
+            }
+            Choice::Open { host, evict, charge } => {
+                // The place goes over from the one to the other: it is at no time free.
+                let evicted = evict.and_then(|victim| self.hosts.get_mut(victim).idle.pop_front());
+                if let Some(held) = &evicted {
+                    self.note_discard(&held.record, DiscardReason::Evicted, fx);
+                }
+                Served::Gift(Gift::Permit(self.grant(host, errand, charge, evicted, now)))
+            }
+            Choice::Wait => Served::Wait,
+            Choice::Late => Served::Late,
+            Choice::Hopeless => Served::Gift(self.refuse_unavailable(now)),
+        }
+    }
+
+    /// Takes a place of `host` for a connection to be opened.
+    pub(super) fn grant(
+        &mut self,
+        host: HostId,
+        errand: &Errand,
+        charge: Charge,
+        evicted: Option<Held<T>>,
+        now: Instant,
+    ) -> Grant<T> {
+        let deadline = self.hosts.share(errand, now);
+        let id = self.next_id;
+        self.next_id += 1;
+        let record = self.hosts.get_mut(host);
+        record.connecting += 1;
+        record.cooldown.begin(id);
+        Grant { host, id, deadline, charge, evicted }
+    }
+
+    /// Serves those who wait, oldest first, with whatever a change has made possible; tells those for whom it has made
+    /// waiting pointless; sees to it that somebody watches the clock. To be called after every change.
+    // Proof: each waiter that gets a gift leaves the queue here, under the lock; so it gets exactly one, and nobody who
+    // came later gets what it could have used.
+    pub(super) fn settle(&mut self, now: Instant, fx: &mut Effects<T>) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        self.sweep(now, fx);
+        let mut position = 0;
+        // Once one plain errand has to wait all of them have to; only how long is worth waiting may differ.
+        let mut plain_hope: Option<Hope> = None;
+        while let Some(waiter) = self.waiters.get(position) {
+            if let (Some(hope), true) = (plain_hope, waiter.errand.is_plain()) {
+                if hope == Hope::Live && self.waiters.are_plain() {
+                    break;
+                }
+                if hope.is_worth_waiting(waiter.errand.request.deadline) || waiter.errand.is_late(now) {
+                    position += 1;
+                    continue;
+                }
+            }
+            let errand = waiter.errand.clone();
+            match self.serve(&errand, now, fx) {
+                Served::Gift(gift) => {
+                    if let Some(waiter) = self.waiters.remove_at(position) {
+                        fx.gifts.push((waiter.slot, gift));
+                    }
+                }
+                // It will find out by itself, and leave.
+                Served::Late => position += 1,
+                Served::Wait => {
+                    if errand.is_plain() && plain_hope.is_none() {
+                        // A busy host is as good as a live connection: there is something to wait for.
+                        plain_hope = Some(match self.hosts.hope(&errand) {
+                            hope if hope.is_worth_waiting(errand.request.deadline) => hope,
+                            _ => Hope::Live,
+                        });
+                    }
+                    position += 1;
+                }
+            }
+        }
+        self.appoint_timekeeper(now, fx);
+    }
+
+    /// Of those who wait, the first watches the clock. Who becomes the first, or would oversleep, is woken to find out.
+    // Proof: after every change either nothing will happen by the passing of time alone, or the head of the queue has
+    // been told of a time no later than the next such event.
+    fn appoint_timekeeper(&mut self, now: Instant, fx: &mut Effects<T>) {
+        let Some(head) = self.waiters.head() else { return };
+        let Some(end) = self.hosts.next_cooldown_end(now) else { return };
+        let ticket = head.errand.ticket;
+        if self.timekeeper.is_none_or(|(keeper, at)| keeper != ticket || at > end) {
+            self.timekeeper = Some((ticket, end));
+            fx.nudge = Some(Arc::clone(&head.slot));
+        }
+    }
+
+    /// A waiter asks how long it may sleep; what has become possible with time is given away first.
+    pub(super) fn tick(&mut self, errand: &Errand, now: Instant, fx: &mut Effects<T>) -> Instant {
+        self.settle(now, fx);
+        let deadline = errand.request.deadline.instant();
+        match (self.waiters.head(), self.hosts.next_cooldown_end(now)) {
+            (Some(head), Some(end)) if head.errand.ticket == errand.ticket => {
+                self.timekeeper = Some((errand.ticket, end));
+                deadline.min(end)
+            }
+            _ => deadline,
+        }
+    }
+
+    /// A waiter leaves, its time being over.
+    pub(super) fn leave(&mut self, ticket: Ticket, now: Instant, fx: &mut Effects<T>) -> Refusal {
+        self.waiters.remove(ticket);
+        self.settle(now, fx);
+        self.exhausted += 1;
+        Refusal { reason: RefusalReason::Exhausted, counts: self.counts() }
+    }
+
+    /// A waiter is gone without a word.
+    pub(super) fn forget(&mut self, ticket: Ticket, now: Instant, fx: &mut Effects<T>) {
+        self.waiters.remove(ticket);
+        self.settle(now, fx);
+    }
+
+    /// Takes idle connections out that are too old to be lent.
+    fn sweep(&mut self, now: Instant, fx: &mut Effects<T>) {
+        let timeout = self.limits.idle_timeout;
+        for id in self.hosts.ids() {
+            let host = self.hosts.get_mut(id);
+            if host.next_expiry.is_none_or(|at| at > now) {
+                continue;
+            }
+            let over = host.take_idle(|held| held.record.is_old(now) || held.record.is_stale(timeout, now));
+            host.next_expiry = host.idle.iter().filter_map(|held| held.record.expiry(timeout)).min();
+            for held in over {
+                let reason =
+                    if held.record.is_old(now) { DiscardReason::MaxLifetime } else { DiscardReason::IdleTimeout };
+                self.close_later(held, reason, Close::Polite, fx);
+            }
+        }
+    }
+
+    /// The life of a connection that is in nobody's count is over. Its place stays taken until it is closed.
+    pub(super) fn close_later(&mut self, held: Held<T>, reason: DiscardReason, how: Close, fx: &mut Effects<T>) {
+        self.note_discard(&held.record, reason, fx);
+        self.hosts.get_mut(held.record.host).closing += 1;
+        fx.closings.push((held, how));
+    }
+
+    pub(super) fn note_discard(&mut self, record: &Record, reason: DiscardReason, fx: &mut Effects<T>) {
+        self.discarded.add(reason);
+        let Record { host, id, messages, .. } = *record;
+        fx.events.push(Event::Discarded { host, id, messages, reason });
+    }
+
+    pub(super) fn refuse(&self, reason: RefusalReason) -> Gift<T> {
+        Gift::Refusal(Refusal { reason, counts: self.counts() })
+    }
+
+    pub(super) fn refuse_exhausted(&mut self) -> Gift<T> {
+        self.exhausted += 1;
+        self.refuse(RefusalReason::Exhausted)
+    }
+
+    fn refuse_unavailable(&self, now: Instant) -> Gift<T> {
+        let retry_after = self.hosts.retry_after(now);
+        let last_error = self.last_failed.and_then(|host| Some((host, self.hosts.get(host).last_error.clone()?)));
+        self.refuse(RefusalReason::Unavailable { retry_after, last_error })
+    }
+
+    pub(super) fn counts(&self) -> PoolCounts {
+        self.hosts.counts(self.waiters.len())
+    }
+
+    pub(super) fn status(&self, now: Instant) -> PoolStatus {
+        PoolStatus {
+            counts: self.counts(),
+            hosts: self.hosts.all.iter().map(|host| host.status(now)).collect(),
+            created: self.created,
+            create_failures: self.create_failures,
+            discarded: self.discarded,
+            exhausted: self.exhausted,
+            is_shut_down: self.is_shut_down,
+            uptime: now.saturating_duration_since(self.started),
+        }
+    }
+
+    /// How long one more connection may live.
+    pub(super) fn draw_lifetime(&mut self) -> Option<Duration> {
+        let shorter_by = self.rng.f64() * self.limits.lifetime_jitter;
+        self.limits.max_lifetime.map(|lifetime| lifetime.mul_f64((1.0 - shorter_by).max(0.0)))
+    }
+}
+
+enum Served<T> {
+    Gift(Gift<T>),
+    Wait,
+    Late,
+}

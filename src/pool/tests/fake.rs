@@ -1,0 +1,227 @@
+//! A connector without a network: opening does what the test says, and everything is written down.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use crate::blame::Blame;
+use crate::clock::{self, Deadline};
+use crate::endpoint::{Endpoint, HostId};
+use crate::pool::{AcquireError, Close, Connector, HostPlan, Lease, Limits, OpenError, Pool, Request};
+use crate::sync::Mutex;
+
+/// Longer than any test needs, short enough to end a hung one.
+pub(super) const LONG: Duration = Duration::from_secs(20);
+
+/// A connection that counts itself: to drop it without closing it shows too.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) id: u64,
+    pub(super) in_step: bool,
+    gauge: Arc<Gauge>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.gauge.live.fetch_sub(1, SeqCst);
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    pub(super) live: AtomicUsize,
+    pub(super) highest: AtomicUsize,
+}
+
+type Script = Box<dyn FnMut(HostId, u64, Deadline) -> Result<(), Blame> + Send>;
+
+#[derive(Default)]
+struct Book {
+    opened: Vec<(HostId, u64)>,
+    closed: HashMap<u64, Close>,
+    dead: HashSet<u64>,
+    down: HashMap<HostId, Blame>,
+    looked_at: Vec<u64>,
+}
+
+/// The connector.
+pub(super) struct Fake {
+    pub(super) gauge: Arc<Gauge>,
+    book: Mutex<Book>,
+    script: Mutex<Option<Arc<Mutex<Script>>>>,
+    pub(super) panics_when_looking: AtomicUsize,
+    pub(super) panics_when_closing: AtomicUsize,
+    pub(super) message_limit: Option<u32>,
+}
+
+impl Fake {
+    pub(super) fn new() -> Self {
+        Self {
+            gauge: Arc::default(),
+            book: Mutex::new(Book::default()),
+            script: Mutex::new(None),
+            panics_when_looking: AtomicUsize::new(0),
+            panics_when_closing: AtomicUsize::new(0),
+            message_limit: None,
+        }
+    }
+
+    /// What opening does from now on, one caller at a time.
+    pub(super) fn on_open(&self, script: impl FnMut(HostId, u64, Deadline) -> Result<(), Blame> + Send + 'static) {
+        *self.script.lock() = Some(Arc::new(Mutex::new(Box::new(script))));
+    }
+
+    /// From now on opening fails on this host.
+    pub(super) fn down(&self, host: usize, blame: Blame) {
+        self.book.lock().down.insert(HostId(host), blame);
+    }
+
+    pub(super) fn up(&self, host: usize) {
+        self.book.lock().down.remove(&HostId(host));
+    }
+
+    /// The server ends this connection while it is idle.
+    pub(super) fn kill(&self, id: u64) {
+        self.book.lock().dead.insert(id);
+    }
+
+    pub(super) fn opened(&self) -> Vec<(HostId, u64)> {
+        self.book.lock().opened.clone()
+    }
+
+    /// How a connection was closed, if it was.
+    pub(super) fn fate(&self, id: u64) -> Option<Close> {
+        self.book.lock().closed.get(&id).copied()
+    }
+
+    pub(super) fn looked_at(&self) -> Vec<u64> {
+        self.book.lock().looked_at.clone()
+    }
+}
+
+fn countdown(counter: &AtomicUsize) -> bool {
+    counter.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+impl Connector for Fake {
+    type Connection = Wire;
+    type Error = String;
+
+    fn open(&self, host: HostId, id: u64, deadline: Deadline) -> Result<Wire, OpenError<String>> {
+        self.book.lock().opened.push((host, id));
+        let script = self.script.lock().clone();
+        let told = script.map_or(Ok(()), |script| (script.lock())(host, id, deadline));
+        let down = self.book.lock().down.get(&host).copied();
+        if let Some(blame) = told.err().or(down) {
+            return Err(OpenError { error: format!("host {} is down", host.0), blame });
+        }
+        let live = self.gauge.live.fetch_add(1, SeqCst) + 1;
+        self.gauge.highest.fetch_max(live, SeqCst);
+        Ok(Wire { id, in_step: true, gauge: Arc::clone(&self.gauge) })
+    }
+
+    fn is_alive(&self, connection: &mut Wire) -> bool {
+        assert!(!countdown(&self.panics_when_looking), "told to panic");
+        let mut book = self.book.lock();
+        book.looked_at.push(connection.id);
+        if book.looked_at.len() > 1000 {
+            book.looked_at.clear();
+        }
+        !book.dead.contains(&connection.id)
+    }
+
+    fn is_in_step(&self, connection: &Wire) -> bool {
+        connection.in_step
+    }
+
+    fn message_limit(&self, _: &Wire) -> Option<u32> {
+        self.message_limit
+    }
+
+    fn close(&self, connection: Wire, how: Close) {
+        assert!(!countdown(&self.panics_when_closing), "told to panic");
+        let before = self.book.lock().closed.insert(connection.id, how);
+        assert!(before.is_none(), "closed twice");
+    }
+}
+
+pub(super) fn plan(priority: u32, weight: u32) -> HostPlan {
+    HostPlan { endpoint: Endpoint::new("mail.example", 25), priority, weight, max_connections: None }
+}
+
+pub(super) fn limits(max_size: usize) -> Limits {
+    Limits {
+        max_size,
+        idle_timeout: None,
+        max_lifetime: None,
+        lifetime_jitter: 0.1,
+        max_messages: None,
+        reconnect_cooldown: Duration::from_secs(30),
+        max_reconnect_cooldown: Duration::from_secs(300),
+        exponential: true,
+        jitter: 0.0,
+    }
+}
+
+/// A pool with one host for each priority given.
+pub(super) fn pool(max_size: usize, priorities: &[u32]) -> Pool<Fake> {
+    Pool::new(Fake::new(), priorities.iter().map(|&p| plan(p, 1)).collect(), limits(max_size), 7)
+}
+
+pub(super) fn soon() -> Request {
+    Request::by(Deadline::after(LONG))
+}
+
+pub(super) fn fresh() -> Request {
+    Request { fresh: true, ..soon() }
+}
+
+pub(super) fn avoiding(hosts: &[usize]) -> Request {
+    Request { avoid: hosts.iter().copied().map(HostId).collect(), ..soon() }
+}
+
+/// A lease that the test cannot do without.
+pub(super) fn lease(pool: &Pool<Fake>) -> Lease<Fake> {
+    got(pool.acquire(soon()))
+}
+
+pub(super) fn got(result: Result<Lease<Fake>, AcquireError<String>>) -> Lease<Fake> {
+    result.unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+pub(super) fn refused(result: Result<Lease<Fake>, AcquireError<String>>) -> AcquireError<String> {
+    match result {
+        Ok(lease) => panic!("got connection {}", lease.id()),
+        Err(error) => error,
+    }
+}
+
+/// Gives way to other threads until it is so.
+pub(super) fn until(mut is_so: impl FnMut() -> bool) {
+    let deadline = Deadline::after(LONG);
+    while !is_so() {
+        assert!(!deadline.is_over(), "it never came about");
+        thread::yield_now();
+    }
+}
+
+pub(super) fn until_waiting(pool: &Pool<Fake>, waiting: usize) {
+    until(|| pool.counts().waiting == waiting);
+}
+
+/// That nobody has, waits for or opens anything, and that what is open is what is counted.
+pub(super) fn assert_at_rest(pool: &Pool<Fake>) {
+    let status = pool.status();
+    let counts = status.counts;
+    assert_eq!((counts.leased, counts.connecting, counts.waiting), (0, 0, 0), "{counts}");
+    assert_eq!(pool.connector().gauge.live.load(SeqCst), counts.idle, "{counts}");
+    assert_eq!(status.created, status.discarded.total() + counts.idle as u64, "{status:?}");
+    pool.shared.look(|state| assert!(state.hosts.all.iter().all(|host| host.closing == 0)));
+}
+
+/// Some instant; the tests of pure parts go on from there.
+pub(super) fn dawn() -> std::time::Instant {
+    clock::now()
+}
