@@ -25,6 +25,10 @@ mod smtp;
 // Reports: how a send ended.
 mod report;
 
+// Doors: what users call.
+mod sender;
+
+// Outside the house: imports nothing of it, so that it can contradict it.
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -36,5 +40,6 @@ pub use crate::options::{
 pub use crate::recipient::{RecipientOutcome, RecipientStatus};
 pub use crate::reply::{EnhancedCode, Reply};
 pub use crate::report::Receipt;
+pub use crate::sender::{SmtpSender, SmtpSenderBuilder};
 pub use crate::stage::SendStage;
 pub use crate::stats::{DiscardCounts, DiscardReason, HostState, HostStatus, PoolCounts, PoolStatus};

@@ -21,7 +21,7 @@ use super::connector::SmtpConnector;
 const FEWEST_FOR_A_LIMIT: u32 = 20;
 
 /// What all attempts of one call share.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) inner: &'a Inner,
     pub(super) mail: Mail<'a>,
@@ -50,10 +50,10 @@ pub(super) struct Retry {
 
 impl Call<'_> {
     /// Tries once. A connection that turns out to be stale is replaced within the attempt.
-    pub(super) fn attempt(&self, avoid: HostSet, fresh: bool) -> Result<Receipt, Failed> {
+    pub(super) fn attempt(&self, avoid: &HostSet, fresh: bool) -> Result<Receipt, Failed> {
         let options = &self.inner.options;
         let acquire_by = self.capped(Deadline::after(options.acquire_timeout));
-        let request = Request { deadline: acquire_by, avoid, fresh };
+        let request = Request { deadline: acquire_by, avoid: avoid.clone(), fresh };
         let mut lease = self.inner.pool.acquire(request).map_err(|error| self.not_acquired(error, acquire_by))?;
         let mut renewals = Renewals::default();
         loop {
@@ -78,7 +78,7 @@ impl Call<'_> {
             log_failure(&judged, self.inner.pool.connector().endpoint(lease.host()));
             if let Some(why) = renewals.next(judged.verdict.fresh_try, lease.messages()) {
                 let deadline = self.capped(Deadline::after(options.acquire_timeout));
-                let request = Request { deadline, avoid, fresh: true };
+                let request = Request { deadline, avoid: avoid.clone(), fresh: true };
                 lease = lease.renew(why, request).map_err(|error| self.not_acquired(error, deadline))?;
                 continue;
             }
@@ -139,7 +139,8 @@ impl Call<'_> {
         match error {
             AcquireError::Exhausted { cause, counts } => {
                 let what = format!("no connection came free within {waited:.1?} ({limit})");
-                let error = self.without_lease(FailureKind::PoolExhausted, what, "waited for as long as allowed", counts);
+                let error =
+                    self.without_lease(FailureKind::PoolExhausted, what, "waited for as long as allowed", counts);
                 let endpoint = cause.as_ref().map(|(host, _)| self.inner.pool.connector().endpoint(*host).clone());
                 let source = cause.map(|(_, judged)| judged.to_string().into());
                 Failed { error: error.with_endpoint(endpoint).with_source(source), retry: None }

@@ -14,12 +14,11 @@ pub struct SmtpSenderBuilder {
 }
 
 macro_rules! setters {
-    ($($(#[$attribute:meta])* $name:ident: $type:ty),* $(,)?) => {
+    ($($name:ident: $type:ty),* $(,)?) => {
         $(
             #[doc = concat!("Sets [`PoolOptions::", stringify!($name), "`].")]
-            $(#[$attribute])*
-            pub fn $name(mut self, $name: impl Into<$type>) -> Self {
-                self.options.$name = $name.into();
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.options.$name = $name;
                 self
             }
         )*
@@ -52,10 +51,6 @@ impl SmtpSenderBuilder {
         auth_timeout: Duration,
         send_timeout: Duration,
         final_reply_timeout: Duration,
-        idle_timeout: Option<Duration>,
-        max_lifetime: Option<Duration>,
-        max_messages_per_connection: Option<u32>,
-        keepalive_interval: Option<Duration>,
         keepalive_command: KeepaliveCommand,
         reconnect_cooldown: Duration,
         max_reconnect_cooldown: Duration,
@@ -64,6 +59,30 @@ impl SmtpSenderBuilder {
         max_retries: u32,
         retry_base_delay: Duration,
         ambiguity_boundary: AmbiguityBoundary,
+    }
+
+    /// Sets [`PoolOptions::idle_timeout`]; takes `None` to switch it off.
+    pub fn idle_timeout(mut self, idle_timeout: impl Into<Option<Duration>>) -> Self {
+        self.options.idle_timeout = idle_timeout.into();
+        self
+    }
+
+    /// Sets [`PoolOptions::max_lifetime`]; takes `None` to switch it off.
+    pub fn max_lifetime(mut self, max_lifetime: impl Into<Option<Duration>>) -> Self {
+        self.options.max_lifetime = max_lifetime.into();
+        self
+    }
+
+    /// Sets [`PoolOptions::max_messages_per_connection`]; takes `None` to switch it off.
+    pub fn max_messages_per_connection(mut self, messages: impl Into<Option<u32>>) -> Self {
+        self.options.max_messages_per_connection = messages.into();
+        self
+    }
+
+    /// Sets [`PoolOptions::keepalive_interval`]; takes `None` to switch it off.
+    pub fn keepalive_interval(mut self, keepalive_interval: impl Into<Option<Duration>>) -> Self {
+        self.options.keepalive_interval = keepalive_interval.into();
+        self
     }
 
     /// The sender. Does no I/O.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
-use crate::options::{AmbiguityBoundary, PoolOptions};
 use crate::event::Step;
+use crate::options::{AmbiguityBoundary, PoolOptions};
 use crate::pool::{Close, Connector, OpenError};
 use crate::report::{Judged, Limit, judge};
 use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};

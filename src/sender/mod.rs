@@ -135,15 +135,22 @@ impl Drop for Inner {
 
 impl fmt::Debug for SmtpSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SmtpSender").field("options", &self.inner.options).field("counts", &self.inner.pool.counts()).finish()
+        f.debug_struct("SmtpSender")
+            .field("options", &self.inner.options)
+            .field("counts", &self.inner.pool.counts())
+            .finish()
     }
 }
+
+/// How much earlier than `max_lifetime` a connection may be retired, so that those opened together do not end together.
+const LIFETIME_JITTER: f64 = 0.1;
 
 fn limits_of(options: &PoolOptions) -> Limits {
     Limits {
         max_size: options.max_size,
         idle_timeout: options.idle_timeout,
         max_lifetime: options.max_lifetime,
+        lifetime_jitter: LIFETIME_JITTER,
         max_messages: options.max_messages_per_connection,
         reconnect_cooldown: options.reconnect_cooldown,
         max_reconnect_cooldown: options.max_reconnect_cooldown,

@@ -21,7 +21,12 @@ const COMMIT_SHARE: u32 = 10;
 const COMMIT_FLOOR: Duration = Duration::from_secs(10);
 
 /// Sends one message, with as many attempts as its failures and the options allow.
-pub(super) fn run(inner: &Inner, envelope: &Envelope, content: &[u8], options: &SendOptions) -> Result<Receipt, SendError> {
+pub(super) fn run(
+    inner: &Inner,
+    envelope: &Envelope,
+    content: &[u8],
+    options: &SendOptions,
+) -> Result<Receipt, SendError> {
     let started = clock::now();
     let caller = options.deadline.map(Deadline::on);
     let commit_by = caller.map(|caller| {
@@ -36,7 +41,7 @@ pub(super) fn run(inner: &Inner, envelope: &Envelope, content: &[u8], options: &
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let failed = match call.attempt(avoid, fresh) {
+        let failed = match call.attempt(&avoid, fresh) {
             Ok(receipt) => return Ok(Receipt { attempts, ..receipt }),
             Err(failed) => failed,
         };
@@ -44,7 +49,7 @@ pub(super) fn run(inner: &Inner, envelope: &Envelope, content: &[u8], options: &
         let Some(retry) = failed.retry.filter(|_| attempts <= inner.options.max_retries) else { return Err(error) };
         avoid.insert(retry.host);
         fresh = retry.fresh;
-        if !has_other_host(inner, avoid) {
+        if !has_other_host(inner, &avoid) {
             let turn = Deadline::after(delay(&inner.options, attempts, fastrand::f64()));
             if caller.is_some_and(|caller| caller <= turn) {
                 return Err(error);
@@ -55,7 +60,7 @@ pub(super) fn run(inner: &Inner, envelope: &Envelope, content: &[u8], options: &
 }
 
 /// Whether a host could be tried at once that has not failed in this call.
-fn has_other_host(inner: &Inner, avoid: HostSet) -> bool {
+fn has_other_host(inner: &Inner, avoid: &HostSet) -> bool {
     let hosts = inner.pool.status().hosts;
     hosts.iter().enumerate().any(|(index, host)| !avoid.contains(HostId(index)) && host.state == HostState::Available)
 }
