@@ -275,10 +275,10 @@ impl Link {
     pub(super) fn receive(&self, socket: &TcpStream, plain: &mut Vec<u8>, buffer: &mut [u8]) -> Result<usize, End> {
         let before = plain.len();
         loop {
-            let read = match (&*socket).read(buffer) {
-                Ok(read) => read,
+            let (read, end) = match (&*socket).read(buffer) {
+                Ok(read) => (read, Event::ClientClosed),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => 0,
+                Err(error) => (0, end_of(&error)),
             };
             if self.wish() != Wish::None {
                 return Err(End::Gone);
@@ -312,7 +312,7 @@ impl Link {
                 return Ok(got.len());
             }
             if closed {
-                self.record(Event::ClientClosed);
+                self.record(end);
                 return Ok(0);
             }
         }
@@ -337,9 +337,12 @@ impl Link {
             };
             let answer = std::mem::take(&mut middle.get_mut().outgoing);
             self.write_raw(&self.out.lock(), &answer)?;
-            let read = (&*socket).read(buffer).unwrap_or(0);
+            let (read, end) = match (&*socket).read(buffer) {
+                Ok(read) => (read, Event::ClientClosed),
+                Err(error) => (0, end_of(&error)),
+            };
             if read == 0 || self.wish() != Wish::None {
-                self.record(Event::ClientClosed);
+                self.record(end);
                 return Err(End::Gone);
             }
             middle.get_mut().feed(&buffer[..read]);
@@ -373,5 +376,13 @@ impl Link {
             }
         }
         Ok(())
+    }
+}
+
+/// How the client ended, by the error of a read.
+fn end_of(error: &io::Error) -> Event {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => Event::ClientReset,
+        _ => Event::ClientClosed,
     }
 }
