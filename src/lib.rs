@@ -26,6 +26,8 @@ mod smtp;
 mod report;
 
 // Doors: what users call.
+#[cfg(feature = "r2d2")]
+mod manager;
 mod sender;
 
 // Outside the house: imports nothing of it, so that it can contradict it.
@@ -34,6 +36,8 @@ pub mod testing;
 
 pub use crate::endpoint::Endpoint;
 pub use crate::error::{Classification, FailureKind, SendError};
+#[cfg(feature = "r2d2")]
+pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 pub use crate::options::{
     AmbiguityBoundary, Backoff, Host, KeepaliveCommand, OptionsError, PoolOptions, RecipientPolicy, SendOptions,
 };
