@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::command;
 use super::content::LINE_LIMIT;
 use super::script::{Action, Cut, Stage};
-use super::session::{Next, Session};
+use super::session::{self, Next, Session};
 use super::store::Shared;
 use super::wire::{End, Link};
 
@@ -125,10 +125,8 @@ impl Connection {
                 self.say(500, "5.5.1", "pipelining not supported");
                 return self.leave(End::Fin);
             }
-            if let Stage::Ehlo | Stage::Auth | Stage::AuthStep | Stage::StartTls | Stage::Noop = before {
-                return self.out_of_turn(stage, before);
-            }
-            if let Stage::Data | Stage::EndOfData | Stage::Quit | Stage::Other = before {
+            let last_of_group = [Stage::Ehlo, Stage::Auth, Stage::AuthStep, Stage::StartTls, Stage::Noop, Stage::Quit];
+            if last_of_group.contains(&before) || matches!(before, Stage::Data | Stage::EndOfData) {
                 return self.out_of_turn(stage, before);
             }
         }
@@ -195,7 +193,10 @@ impl Connection {
             Next::Content => {
                 if rest && self.unanswered.is_some() {
                     self.session.violation("content sent before the reply to DATA");
-                    self.out.clear();
+                    // Takes the normal 354 back; the replies before it stay.
+                    if let Some(before) = self.out.strip_suffix(session::GO_AHEAD) {
+                        self.out.truncate(before.len());
+                    }
                     self.say(554, "5.5.0", "protocol synchronization error");
                     return self.leave(End::Fin);
                 }

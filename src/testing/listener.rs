@@ -12,10 +12,11 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::connection::Connection;
 use super::store::Shared;
-use super::wire::Link;
+use super::wire::{Link, Look};
 
 /// How long a connection with unread input may take to show whether it is at its end, before it counts as live.
 const SETTLING: Duration = Duration::from_millis(100);
+const SETTLING_SLICES: u32 = 50;
 
 pub(super) type Threads = Arc<Mutex<Vec<JoinHandle<()>>>>;
 
@@ -145,7 +146,11 @@ fn live_connections(shared: &Shared) -> usize {
         }
         state.links.iter().filter(|link| !link.refused && !link.closed.load(Ordering::SeqCst)).cloned().collect()
     };
-    let alive = |link: &Arc<Link>| !link.closed.load(Ordering::SeqCst) && !link.client_has_closed();
-    shared.wait(SETTLING, |_| !candidates.iter().any(|link| alive(link) && link.has_unread_input()));
-    candidates.iter().filter(|link| alive(link)).count()
+    // In slices, because not every change of a connection is signalled.
+    for _ in 0..SETTLING_SLICES {
+        if shared.wait(SETTLING / SETTLING_SLICES, |_| candidates.iter().all(|link| link.look() != Look::Busy)) {
+            break;
+        }
+    }
+    candidates.iter().filter(|link| link.look() != Look::Closed).count()
 }

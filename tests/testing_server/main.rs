@@ -1,0 +1,8 @@
+//! The embedded server does what its documentation says: its duty by default, and wrong exactly where a script says so.
+
+mod client;
+mod control;
+mod cuts;
+mod duty;
+mod faults;
+mod tls;
