@@ -137,7 +137,7 @@ fn admit(socket: TcpStream, shared: &Arc<Shared>, threads: &Threads) {
 /// not count, or a pool that keeps to its limit would seem to break it. So each is looked at, and one with unread input
 /// (a QUIT, perhaps, with FIN behind it) gets a moment to be read.
 fn live_connections(shared: &Shared) -> usize {
-    let candidates: Vec<Arc<Link>> = {
+    let mut candidates: Vec<Arc<Link>> = {
         let state = shared.state.lock();
         let limit = shared.config.max_connections.unwrap_or(usize::MAX).min(state.peak);
         if state.snapshot.open < limit {
@@ -146,11 +146,21 @@ fn live_connections(shared: &Shared) -> usize {
         }
         state.links.iter().filter(|link| !link.refused && !link.closed.load(Ordering::SeqCst)).cloned().collect()
     };
-    // In slices, because not every change of a connection is signalled.
+    // What was seen closed once stays so; all else gets another look, in
+    // slices, because not every change of a connection is signalled.
     for _ in 0..SETTLING_SLICES {
-        if shared.wait(SETTLING / SETTLING_SLICES, |_| candidates.iter().all(|link| link.look() != Look::Busy)) {
+        let settled = shared.wait(SETTLING / SETTLING_SLICES, |_| {
+            let mut busy = false;
+            candidates.retain(|link| {
+                let look = link.look();
+                busy |= look == Look::Busy;
+                look != Look::Closed
+            });
+            !busy
+        });
+        if settled {
             break;
         }
     }
-    candidates.iter().filter(|link| link.look() != Look::Closed).count()
+    candidates.len()
 }
