@@ -203,7 +203,7 @@ impl Renewals {
     }
 
     /// The fresh session took the MAIL that the old one refused: the refusal was a limit of that session.
-    fn learn(&mut self, inner: &Inner, host: HostId, failed_at: Option<Step>) {
+    fn learn(&self, inner: &Inner, host: HostId, failed_at: Option<Step>) {
         let took_mail = !matches!(failed_at, Some(Step::Rset | Step::Mail));
         if let Some(messages) = self.session_limit.filter(|&messages| took_mail && messages >= FEWEST_FOR_A_LIMIT) {
             inner.pool.learn_message_limit(host, messages);

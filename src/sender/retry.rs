@@ -82,9 +82,7 @@ mod tests {
             assert!((seconds(failed, 0.0) - base * 0.8).abs() < 1e-9);
             assert!((seconds(failed, 1.0) - base * 1.2).abs() < 1e-9);
         }
-        let mut fixed = PoolOptions::default();
-        fixed.backoff = Backoff::Fixed;
-        fixed.jitter = 0.0;
+        let fixed = PoolOptions { backoff: Backoff::Fixed, jitter: 0.0, ..PoolOptions::default() };
         assert_eq!(delay(&fixed, 7, 0.9), fixed.retry_base_delay);
     }
 }
