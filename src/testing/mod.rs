@@ -84,6 +84,11 @@
 //!   told from what was sent after the reply;
 //! - bare CR or LF, NUL, lines over 998 bytes, in commands (500) or content (taken all the same);
 //! - 8-bit content or addresses that were not announced; BDAT without CHUNKING; a line of content whose dot was not doubled.
+//!
+//! # What it is not
+//!
+//! A server for mail: it delivers nothing. Its TLS is the TLS library's server side: with OpenSSL TLS 1.2, so nothing but
+//! SMTP arrives after the handshake. No CRAM-MD5, no BINARYMIME, no limits on commands or recipients but those a script sets.
 
 mod auth;
 mod builder;

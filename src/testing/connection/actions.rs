@@ -39,7 +39,14 @@ impl Connection {
                     if stage == Stage::Bdat && !already {
                         self.finish_chunk(line, answer)?;
                     } else {
-                        self.normal(stage, line, answer)?;
+                        let reply = self.session.perform(stage, line);
+                        if answer {
+                            self.out.extend_from_slice(&reply);
+                        }
+                    }
+                    // What else follows from it (closing after QUIT, say) waits for the end of the list.
+                    if stage == Stage::TlsHandshake {
+                        self.follow(stage)?;
                     }
                 }
                 Action::Accept => {
