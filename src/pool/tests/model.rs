@@ -314,7 +314,7 @@ impl Model {
         }
     }
 
-    fn check(&mut self) {
+    fn check(&self) {
         let counts = self.state.counts();
         assert_eq!(counts.leased, self.leases.len());
         assert_eq!(counts.connecting, self.permits.len());
