@@ -37,14 +37,16 @@ impl<C: Connector> Shared<C> {
     }
 
     /// Looks at the state.
+    // Proof: one look under one lock is one moment; nothing can be changed through it.
     pub(super) fn look<R>(&self, look: impl FnOnce(&PoolState<C::Connection>) -> R) -> R {
         look(&self.state.lock())
     }
 
     /// Makes a decision. What it takes to carry it out is handed to [`Self::carry_out`] as soon as whatever the
     /// decision itself gave is in the hands of a value that gives it back when dropped.
-    // Proof: this is the only place that changes the state. `decide` is one method of `PoolState`, which runs nobody
-    // else's code; what it put into the effects leaves the lock untouched.
+    // Proof: all changes are made here, but for those of `carry_out_some`, which are alike. `decide` is one method of
+    // `PoolState`, which runs nobody else's code; whatever it gives away is in the result or the effects, and both
+    // outlive the lock.
     pub(super) fn decide<R>(
         &self,
         decide: impl FnOnce(&mut PoolState<C::Connection>, &mut Effects<C::Connection>) -> R,
@@ -85,6 +87,8 @@ impl<C: Connector> Shared<C> {
             for (slot, gift) in fx.gifts {
                 if let Some(gift) = slot.give(gift) {
                     let now = clock::now();
+                    // Proof: who has gone has left the queue, so that the gift has no owner but this thread, and what
+                    // becomes of it is in `next`.
                     self.state.lock().pass_on(gift, now, &mut next);
                 }
                 // A nudge must not wait for the gifts that come after it.
@@ -194,6 +198,7 @@ impl<C: Connector> Shared<C> {
 }
 
 /// Nobody can come any more: what is idle is closed.
+// Proof: leases and waiting callers hold the pool alive, so that there are none, and no other thread either.
 impl<C: Connector> Drop for Shared<C> {
     fn drop(&mut self) {
         let mut fx = Effects::new();
