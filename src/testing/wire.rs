@@ -63,6 +63,8 @@ pub(super) struct Link {
     abandoned: AtomicBool,
     /// Turned away at the limit: not one of the live connections.
     pub(super) refused: bool,
+    /// A look has met the client's RST: the kernel tells of it once, and the reader that comes later reads an end.
+    reset: AtomicBool,
 }
 
 struct Out {
@@ -137,6 +139,7 @@ impl Link {
             closed: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             refused,
+            reset: AtomicBool::new(false),
         }
     }
 
@@ -246,7 +249,12 @@ impl Link {
             Ok(0) => Look::Closed,
             Ok(_) => Look::Busy,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Look::Quiet,
-            Err(_) => Look::Closed,
+            Err(error) => {
+                if end_of(&error) == Event::ClientReset {
+                    self.reset.store(true, Ordering::SeqCst);
+                }
+                Look::Closed
+            }
         }
     }
 
@@ -319,7 +327,8 @@ impl Link {
                 return Ok(got.len());
             }
             if closed {
-                self.record(end);
+                let reset = read == 0 && self.reset.load(Ordering::SeqCst);
+                self.record(if reset { Event::ClientReset } else { end });
                 return Ok(0);
             }
         }
