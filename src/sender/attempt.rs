@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::blame::Blame;
 use crate::cancel::CancelToken;
 use crate::classify::{ConnectionFate, FreshTry, Verdict};
 use crate::clock::{self, Deadline};
@@ -74,7 +75,8 @@ impl Call<'_> {
             let limit = Limit::of_sending(step, self.caller, options.send_timeout, options.final_reply_timeout);
             let Refused { failure, recipients } = refused;
             let failure = interrupted(failure, self.cancel, self.inner.pool.connector().stop());
-            let mut judged = judge(failure, lease.is_reused(), renewals.reauthenticated, options.ambiguity_boundary, limit);
+            let mut judged =
+                judge(failure, lease.is_reused(), renewals.reauthenticated, options.ambiguity_boundary, limit);
             log_failure(&judged, self.inner.pool.connector().endpoint(lease.host()));
             if let Some(why) = renewals.next(judged.verdict.fresh_try, lease.messages()) {
                 let deadline = self.capped(Deadline::after(options.acquire_timeout));
@@ -85,6 +87,9 @@ impl Call<'_> {
             let host = lease.host();
             let verdict = judged.verdict;
             let fate = fate_of(lease.connection(), &verdict);
+            if verdict.blame == Blame::Credentials {
+                self.inner.pool.lasting_refusal(&lease, &judged.to_string());
+            }
             // A refusal that leaves the connection usable says nothing about what went wrong with it besides.
             judged.verdict.classification.discard_connection = matches!(fate, Fate::Discard(..));
             lease.finish(fate);
