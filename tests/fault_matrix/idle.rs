@@ -66,7 +66,10 @@ pub(crate) fn rows() -> Vec<Row> {
             .is_not_repeated()
             .fails(RB, S3, Yes, X, Nobody)
             .on_connection(2),
-        Row::new("F040", "RSET answered 500").after_a_refusal().once(Stage::Rset, [say("500 5.5.1 what?")]).delivered_afresh(D),
+        Row::new("F040", "RSET answered 500")
+            .after_a_refusal()
+            .once(Stage::Rset, [say("500 5.5.1 what?")])
+            .delivered_afresh(D),
         Row::new("F040", "RSET answered 421")
             .after_a_refusal()
             .once(Stage::Rset, [say("421 4.3.2 going")])

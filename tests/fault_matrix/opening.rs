@@ -19,6 +19,9 @@ const STARTTLS_TO_PLAIN: Way = Way { client: Security::StartTls, server: Securit
 /// `handshake_failure`, fatal, as a TLS 1.2 record.
 const HANDSHAKE_FAILURE: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x28];
 
+/// Has the 220 leave, and be read, before what follows: bytes in one packet with it are F020's.
+const BEHIND_THE_220: Action = Action::DelayFor(Duration::from_millis(80));
+
 /// "Benutzername:" and "pAsSwOrT:".
 const GERMAN_USER: &str = "334 QmVudXR6ZXJuYW1lOg==";
 const ODD_PASSWORD: &str = "334 cEFzU3dPclQ6";
@@ -90,7 +93,7 @@ fn tls() -> Vec<Row> {
             .fails(HU, S1, Yes, XU, Host),
         Row::new("F011", "TLS expected after STARTTLS, server goes on in plain")
             .ways(&[STARTTLS])
-            .once(Stage::TlsHandshake, [say("250 what?"), Action::Silence])
+            .once(Stage::TlsHandshake, [BEHIND_THE_220, say("250 what?"), Action::Silence])
             .fails(HU, S1, Yes, X, Host),
         Row::new("F012", "plain expected, server speaks TLS")
             .ways(&[PLAIN_TO_TLS])
@@ -104,7 +107,7 @@ fn tls() -> Vec<Row> {
             .fails(HU, S1, Yes, X, Host),
         Row::new("F015", "TLS alert handshake_failure")
             .ways(&[TLS, STARTTLS])
-            .once(Stage::TlsHandshake, [Action::reply(HANDSHAKE_FAILURE), Action::Silence])
+            .once(Stage::TlsHandshake, [BEHIND_THE_220, Action::reply(HANDSHAKE_FAILURE), Action::Silence])
             .fails(HU, S1, Yes, X, Host),
         Row::new("F015", "RST in the handshake")
             .ways(&[TLS, STARTTLS])
@@ -273,13 +276,20 @@ fn login() -> Vec<Row> {
         row("F029", "AUTH 235 split byte by byte")
             .once(Stage::Auth, [Action::drip("235-2.7.0 well\r\n235 2.7.0 come\r\n", Duration::from_millis(2))])
             .delivered(K),
-        row("F030", "AUTH reply lost")
-            .once(Stage::Auth, [Action::Silence])
-            .timer(Timer::Auth)
-            .fails_as(&[RT, HU], S1, Yes, X, Host),
-        row("F030", "AUTH reply lost, FIN")
-            .once(Stage::Auth, [Action::HalfClose])
-            .fails_as(&[RT, HU], S1, Yes, X, Host),
+        row("F030", "AUTH reply lost").once(Stage::Auth, [Action::Silence]).timer(Timer::Auth).fails_as(
+            &[RT, HU],
+            S1,
+            Yes,
+            X,
+            Host,
+        ),
+        row("F030", "AUTH reply lost, FIN").once(Stage::Auth, [Action::HalfClose]).fails_as(
+            &[RT, HU],
+            S1,
+            Yes,
+            X,
+            Host,
+        ),
         row("F030", "AUTH reply lost, RST").once(Stage::Auth, [Action::Reset]).fails_as(&[RT, HU], S1, Yes, XU, Host),
         // Cooldown "cap" needs live connections, see fault_matrix.rs. Without one the host has failed: P27.
         row("F031", "432 4.3.2 at AUTH, no live connections")
