@@ -9,14 +9,11 @@
 //! | `D` | it is given up; `DQ`: and the server, which still listens, hears QUIT |
 //! | `X` | it is cut: RST, and not another byte; `XU`: the same where the server's side is gone, so that RST cannot be seen |
 
+pub(crate) mod crowd;
 pub(crate) mod data;
 pub(crate) mod end_of_data;
 pub(crate) mod envelope;
 pub(crate) mod harness;
 pub(crate) mod idle;
 pub(crate) mod opening;
-
-/// Every row of the tables.
-pub(crate) fn all() -> Vec<harness::Row> {
-    [opening::rows(), idle::rows(), envelope::rows(), data::rows(), end_of_data::rows()].into_iter().flatten().collect()
-}
+pub(crate) mod rekeyed;
