@@ -315,8 +315,12 @@ fn a_renewal_keeps_its_place_before_all_waiters() {
 #[test]
 fn a_fresh_request_makes_room_among_the_idle() {
     let pool = pool(1, &[0]);
-    drop(lease(&pool));
+    let old = lease(&pool);
+    let id = old.id();
+    old.finish(KEEP);
     assert!(!got(pool.acquire(fresh())).is_reused());
+    assert_eq!(pool.connector().fate(id), Some(Close::Polite));
+    assert_eq!(pool.status().discarded.of(DiscardReason::Evicted), 1);
     assert_eq!(pool.connector().gauge.highest.load(SeqCst), 1);
     assert_at_rest(&pool);
 }
