@@ -187,9 +187,13 @@ fn a_panic_in_close_gives_the_place_back() {
     pool.connector().panics_when_closing.store(1, SeqCst);
     assert!(panic::catch_unwind(AssertUnwindSafe(|| one.finish(BROKEN))).is_err());
     two.finish(KEEP);
+    let three = got(pool.acquire(fresh()));
+    three.finish(KEEP);
+    assert_eq!(pool.counts().idle, 2);
     pool.connector().panics_when_closing.store(1, SeqCst);
-    // The idle connection has carried a message; the limit ends it.
+    // Both have carried a message; the limit ends both, and the first panic does not keep the second one's place.
     assert!(panic::catch_unwind(AssertUnwindSafe(|| pool.learn_message_limit(HostId(0), 1))).is_err());
+    assert_at_rest(&pool);
     let both = [lease(&pool), lease(&pool)];
     drop(both);
     assert_at_rest(&pool);
