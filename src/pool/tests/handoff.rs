@@ -10,7 +10,7 @@ use crate::blame::Blame;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
 use crate::pool::tests::fake::{
-    Fake, LONG, assert_at_rest, fresh, got, lease, limits, plan, pool, refused, soon, until, until_waiting,
+    Fake, LONG, assert_at_rest, avoiding, fresh, got, lease, limits, plan, pool, refused, soon, until, until_waiting,
 };
 use crate::pool::{AcquireError, Close, Fate, Pool, Renewal, Request};
 use crate::stats::DiscardReason;
@@ -210,6 +210,23 @@ fn a_caller_that_panics_on_its_way_leaves_the_queue() {
     assert!(panic::catch_unwind(AssertUnwindSafe(|| lease(&pool))).is_err());
     assert_at_rest(&pool);
     lease(&pool).finish(BROKEN);
+    assert_at_rest(&pool);
+}
+
+#[test]
+fn a_caller_that_panics_with_nothing_in_hand_leaves_the_queue_too() {
+    let mut limits = limits(2);
+    limits.idle_timeout = Some(Duration::from_nanos(1));
+    let mut plans = vec![plan(0, 1), plan(10, 1)];
+    plans[0].max_connections = Some(1);
+    let pool = Pool::new(Fake::new(), plans, limits, 1);
+    let held = lease(&pool);
+    got(pool.acquire(avoiding(&[0]))).finish(KEEP);
+    // The expired connection is of a lower tier, so that its place is no use to the caller that has to close it.
+    pool.connector().panics_when_closing.store(1, SeqCst);
+    assert!(panic::catch_unwind(AssertUnwindSafe(|| lease(&pool))).is_err());
+    assert_eq!(pool.counts().waiting, 0);
+    held.finish(BROKEN);
     assert_at_rest(&pool);
 }
 

@@ -50,7 +50,7 @@ impl Model {
         let max_size = rng.usize(1..6);
         let mut limits = limits(max_size);
         limits.idle_timeout = rng.bool().then_some(MILLI * 40);
-        limits.max_lifetime = rng.bool().then_some(MILLI * 90);
+        limits.max_lifetime = rng.bool().then_some(MILLI * 25);
         limits.max_messages = rng.bool().then_some(4);
         limits.reconnect_cooldown = MILLI * 10;
         limits.max_reconnect_cooldown = MILLI * 50;
