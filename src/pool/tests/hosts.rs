@@ -367,6 +367,16 @@ fn the_head_of_the_queue_wakes_when_the_cooldown_ends() {
 }
 
 #[test]
+fn an_open_that_fails_at_the_deadline_is_the_fault_of_the_host() {
+    let mut desk = Desk::new(4, vec![plan(0, 1)]);
+    let permit = desk.permit(desk.request(10));
+    desk.now += SECOND * 10;
+    let Step::Take(Gift::Refusal(refusal)) = desk.failed(permit, Blame::Host) else { panic!() };
+    assert!(matches!(refusal.reason, RefusalReason::Unavailable { .. }), "{refusal:?}");
+    assert_eq!(desk.state.status(desk.now).exhausted, 0);
+}
+
+#[test]
 fn whoever_comes_back_keeps_time_again() {
     let mut desk = Desk::new(4, vec![plan(0, 1), plan(0, 1)]);
     desk.cool(0);

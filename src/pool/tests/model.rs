@@ -115,7 +115,7 @@ impl Model {
                 self.permits.push((grant, errand));
             }
             Gift::Refusal(refusal) => assert!(
-                !matches!(refusal.reason, RefusalReason::Unavailable { .. } if self.is_servable(&errand)),
+                !matches!(refusal.reason, RefusalReason::Unavailable { .. } if !errand.is_late(self.now) && self.is_servable(&errand)),
                 "told that nothing can come, while something is there"
             ),
         }
