@@ -84,8 +84,12 @@ impl SessionOpener {
         let Host { name, port, local_address, .. } = &self.host;
         let name = name.trim_end_matches('.');
         let addresses = self.resolver.resolve(name, *port, deadline, cancel).map_err(resolve_failure)?;
-        connect(&addresses, *local_address, self.timeouts.unacknowledged, deadline, cancel)
-            .map_err(|error| Failure::transport(Step::Connect, error, SendStage::BeforeConnect))
+        connect(&addresses, *local_address, self.timeouts.unacknowledged, deadline, cancel).map_err(|error| {
+            // Only what stood can be reset: a server that did not want us was faster than our look at the new connection.
+            let stood = error.kind() == std::io::ErrorKind::ConnectionReset;
+            let stage = if stood { SendStage::Connected } else { SendStage::BeforeConnect };
+            Failure::transport(Step::Connect, error, stage)
+        })
     }
 
     fn tls(&self) -> Result<&TlsConnector, Failure> {
