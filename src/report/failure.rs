@@ -42,11 +42,12 @@ pub(crate) struct Judged {
 pub(crate) fn judge(
     failure: Failure,
     reused: bool,
+    in_step: bool,
     reauthenticated: bool,
     boundary: AmbiguityBoundary,
     limit: Limit,
 ) -> Judged {
-    let incident = Incident { event: &failure.event, stage: failure.stage, reused, reauthenticated, boundary };
+    let incident = Incident { event: &failure.event, stage: failure.stage, reused, in_step, reauthenticated, boundary };
     let verdict = classify(&incident);
     Judged { failure, verdict, limit }
 }

@@ -74,7 +74,9 @@ impl Call<'_> {
             renewals.learn(self.inner, lease.host(), Some(step));
             let limit = self.limit_at(step);
             let Refused { failure, recipients } = refused;
-            let judged = judge(failure, lease.is_reused(), renewals.reauthenticated, options.ambiguity_boundary, limit);
+            let in_step = lease.connection().is_in_step();
+            let judged =
+                judge(failure, lease.is_reused(), in_step, renewals.reauthenticated, options.ambiguity_boundary, limit);
             log_failure(&judged, self.inner.pool.connector().endpoint(lease.host()));
             if let Some(why) = renewals.next(judged.verdict.fresh_try, lease.messages()) {
                 let deadline = self.capped(Deadline::after(options.acquire_timeout));
@@ -240,8 +242,8 @@ fn fate_of(session: &Session, verdict: &Verdict) -> Fate {
     match verdict.connection {
         ConnectionFate::Discard => Fate::Discard(DiscardReason::ServerClosed, Close::Polite),
         ConnectionFate::Keep if session.is_worn_out() => Fate::Discard(DiscardReason::MaxMessages, Close::Polite),
-        ConnectionFate::Keep if session.is_in_step() => Fate::Keep { delivered: false },
-        ConnectionFate::Keep | ConnectionFate::Abort => Fate::Discard(DiscardReason::Broken, Close::Abort),
+        ConnectionFate::Keep => Fate::Keep { delivered: false },
+        ConnectionFate::Abort => Fate::Discard(DiscardReason::Broken, Close::Abort),
     }
 }
 

@@ -45,7 +45,7 @@ impl Connector for SmtpConnector {
                 Step::Auth => Limit::Option("auth_timeout", self.timeouts.auth),
                 _ => Limit::Option("connect_timeout", self.timeouts.connect),
             };
-            let judged = judge(failure, false, false, self.boundary, limit);
+            let judged = judge(failure, false, false, false, self.boundary, limit);
             OpenError { blame: judged.verdict.blame, error: judged }
         })
     }
