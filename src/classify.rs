@@ -262,3 +262,7 @@ fn may_be_delivered_cut_short(incident: &Incident<'_>) -> Option<Row> {
     is_distrusted
         .then(|| Row::new(UnknownAfterData, Abort, "the content had begun, and the relay may deliver it cut short"))
 }
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;
