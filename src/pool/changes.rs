@@ -91,6 +91,9 @@ impl<T> PoolState<T> {
             Step::Take(self.refuse(RefusalReason::ShutDown))
         } else if blame == Blame::Local {
             Step::Take(self.refuse(RefusalReason::Local))
+        } else if errand.is_late(now) && errand.tried.contains(grant.host) {
+            // Its time went into hosts that did not come about, not into waiting for its turn.
+            Step::Take(self.refuse_unavailable(now))
         } else {
             self.admit(errand, now, fx)
         };

@@ -277,7 +277,7 @@ impl<T> PoolState<T> {
         self.refuse(RefusalReason::Exhausted)
     }
 
-    fn refuse_unavailable(&self, now: Instant) -> Gift<T> {
+    pub(super) fn refuse_unavailable(&self, now: Instant) -> Gift<T> {
         let retry_after = self.hosts.retry_after(now);
         let last_error = self.last_failed.and_then(|host| Some((host, self.hosts.get(host).last_error.clone()?)));
         self.refuse(RefusalReason::Unavailable { retry_after, last_error })

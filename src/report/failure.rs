@@ -18,6 +18,8 @@ pub(crate) enum Limit {
     Option(&'static str, Duration),
     /// The deadline of the call.
     CallersDeadline,
+    /// What queueing and other hosts had left of the time to get a connection.
+    TimeLeft,
 }
 
 impl fmt::Display for Limit {
@@ -25,6 +27,7 @@ impl fmt::Display for Limit {
         match self {
             Self::Option(name, value) => write!(f, "{name} is {value:?}"),
             Self::CallersDeadline => f.write_str("the caller's deadline"),
+            Self::TimeLeft => f.write_str("the time that was left for this host"),
         }
     }
 }

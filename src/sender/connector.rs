@@ -42,6 +42,7 @@ impl Connector for SmtpConnector {
     fn open(&self, host: HostId, _id: u64, deadline: Deadline) -> Result<Session, OpenError<Judged>> {
         self.hosts[host.0].open(deadline).map_err(|failure| {
             let limit = match failure.event.step() {
+                _ if deadline.is_over() => Limit::TimeLeft,
                 Step::Auth => Limit::Option("auth_timeout", self.timeouts.auth),
                 _ => Limit::Option("connect_timeout", self.timeouts.connect),
             };
