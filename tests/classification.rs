@@ -850,17 +850,17 @@ fn p21_nothing_is_sent_too_early() {
 }
 
 #[test]
-fn p22_after_eight_refusals_in_a_row_the_connection_is_retired() {
+fn p22_after_ten_refusals_in_a_row_the_connection_is_retired() {
     let server =
         TestServer::builder().script(Script::new().on(Stage::Rcpt, [Action::reply("550 5.1.1 nobody\r\n")])).start();
     let sender = sender(plain(&server)).build().unwrap();
-    for number in 1..=8 {
+    for number in 1..=10 {
         assert_eq!(sender.status().created, u64::from(number > 1), "before refusal {number}");
         assert_eq!(send(&sender, "bad@p22").unwrap_err().kind(), PF);
     }
     server.connection(1).wait_closed();
     assert!(said(&server, 1, "QUIT"), "retired politely");
-    assert_eq!(server.snapshot().reached(Stage::Rcpt), 8);
+    assert_eq!(server.snapshot().reached(Stage::Rcpt), 10);
 }
 
 #[test]

@@ -6,13 +6,19 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
+use crate::pool::errand::HostSet;
 use crate::pool::held::Held;
 use crate::stats::PoolCounts;
 use crate::sync::{Condvar, Mutex};
 
-/// What one host paid, in the rotation of its tier, for a lease; paid back if no lease comes of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Charge(pub(super) i64);
+/// What a lease cost, in the rotation of its tier; taken back if no lease comes of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Charge {
+    /// What the chosen host paid: as much as all the others and itself earned.
+    pub(super) paid: i64,
+    /// Who earned their weight by it.
+    pub(super) earners: HostSet,
+}
 
 /// The permission to open one connection, as plain data: its place is counted as `connecting`.
 #[derive(Debug)]
@@ -90,20 +96,21 @@ impl<T> Slot<T> {
         Self { state: Mutex::new(SlotState::Waiting), changed: Condvar::new() }
     }
 
-    /// Hands a gift over; it comes back if the caller has gone.
+    /// Hands a gift over. Returned, it is to be passed on: the caller has gone.
+    #[must_use]
     // Proof: both this and `give_up` decide under the slot's lock, so that either the caller has the gift or the giver.
-    pub(super) fn give(&self, gift: Gift<T>) -> Result<(), Gift<T>> {
+    pub(super) fn give(&self, gift: Gift<T>) -> Option<Gift<T>> {
         let mut state = self.state.lock();
         match *state {
             SlotState::Waiting | SlotState::Nudged => {
                 *state = SlotState::Granted(gift);
                 drop(state);
                 self.changed.notify_one();
-                Ok(())
+                None
             }
             SlotState::Granted(_) | SlotState::Gone => {
                 drop(state);
-                Err(gift)
+                Some(gift)
             }
         }
     }

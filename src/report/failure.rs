@@ -3,13 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::cancel::CancelToken;
 use crate::classify::{Incident, Verdict, classify};
+use crate::clock::Deadline;
 use crate::endpoint::Endpoint;
 use crate::error::SendError;
-use crate::event::{Event, Fault};
+use crate::event::{Event, Fault, Interrupt, Step};
 use crate::options::AmbiguityBoundary;
 use crate::recipient::RecipientOutcome;
-use crate::smtp::Failure;
+use crate::smtp::{Failure, Timeouts};
 
 /// The limit that a time-out ran into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,25 @@ pub(crate) enum Limit {
     CallersDeadline,
     /// What queueing and other hosts had left of the time to get a connection.
     TimeLeft,
+}
+
+impl Limit {
+    /// The limit on a step of opening a session.
+    pub(crate) const fn of_opening(step: Step, timeouts: Timeouts) -> Self {
+        match step {
+            Step::Auth => Self::Option("auth_timeout", timeouts.auth),
+            _ => Self::Option("connect_timeout", timeouts.connect),
+        }
+    }
+
+    /// The limit on a step of a message.
+    pub(crate) fn of_sending(step: Step, caller: Option<Deadline>, send: Duration, final_reply: Duration) -> Self {
+        match step {
+            _ if caller.is_some_and(Deadline::is_over) => Self::CallersDeadline,
+            Step::EndOfData => Self::Option("final_reply_timeout", final_reply),
+            _ => Self::Option("send_timeout", send),
+        }
+    }
 }
 
 impl fmt::Display for Limit {
@@ -41,15 +62,30 @@ pub(crate) struct Judged {
     pub(crate) limit: Limit,
 }
 
+/// The failure as it is told when a token was cancelled: the connection did not fail, it was cut from our side.
+pub(crate) fn interrupted(failure: Failure, caller: Option<&CancelToken>, stop: &CancelToken) -> Failure {
+    let interrupt = match caller {
+        Some(caller) if caller.is_cancelled() => Interrupt::Cancelled,
+        _ if stop.is_cancelled() => Interrupt::Shutdown,
+        _ => return failure,
+    };
+    match failure.event {
+        Event::Transport(step, _) => Failure { event: Event::Interrupted(step, interrupt), ..failure },
+        _ => failure,
+    }
+}
+
+/// The connection that a failure met. The default is one that was being opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Met {
+    pub(crate) reused: bool,
+    pub(crate) in_step: bool,
+    pub(crate) reauthenticated: bool,
+}
+
 /// Judges `failure` of a connection.
-pub(crate) fn judge(
-    failure: Failure,
-    reused: bool,
-    in_step: bool,
-    reauthenticated: bool,
-    boundary: AmbiguityBoundary,
-    limit: Limit,
-) -> Judged {
+pub(crate) fn judge(failure: Failure, met: Met, boundary: AmbiguityBoundary, limit: Limit) -> Judged {
+    let Met { reused, in_step, reauthenticated } = met;
     let incident = Incident { event: &failure.event, stage: failure.stage, reused, in_step, reauthenticated, boundary };
     let verdict = classify(&incident);
     Judged { failure, verdict, limit }
