@@ -74,7 +74,8 @@ fn rset_leaves_with_the_next_mail_and_only_when_it_is_owed() {
     let with_rset: Vec<_> = writes.iter().filter(|bytes| contains(bytes, b"RSET")).collect();
     assert_eq!(with_rset.len(), 1);
     assert!(with_rset[0].starts_with(b"RSET\r\nMAIL FROM:<"), "{}", with_rset[0].escape_ascii());
-    assert!(contains(with_rset[0], b"RCPT TO:<") && with_rset[0].ends_with(b"DATA\r\n"), "one group");
+    // DATA may wait for the recipients once one was refused.
+    assert!(contains(with_rset[0], b"\r\nRCPT TO:<"), "one group");
 }
 
 #[test]
