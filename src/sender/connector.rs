@@ -7,7 +7,7 @@ use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
 use crate::options::{AmbiguityBoundary, PoolOptions};
 use crate::pool::{Close, Connector, OpenError};
-use crate::report::{Judged, Limit, interrupted, judge};
+use crate::report::{Judged, Limit, Met, interrupted, judge};
 use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
 
 /// Opens, looks at and closes sessions for the pool.
@@ -54,8 +54,11 @@ impl Connector for SmtpConnector {
     fn open(&self, host: HostId, _id: u64, deadline: Deadline) -> Result<Session, OpenError<Judged>> {
         self.hosts[host.0].open(deadline, &[&self.stop]).map_err(|failure| {
             let failure = interrupted(failure, None, &self.stop);
-            let limit = Limit::of_opening(failure.event.step(), self.timeouts);
-            let judged = judge(failure, false, false, self.boundary, limit);
+            let limit = match failure.event.step() {
+                _ if deadline.is_over() => Limit::TimeLeft,
+                step => Limit::of_opening(step, self.timeouts),
+            };
+            let judged = judge(failure, Met::default(), self.boundary, limit);
             OpenError { blame: judged.verdict.blame, error: judged }
         })
     }
