@@ -1,4 +1,73 @@
-//! placeholder
+//! A blocking pool of SMTP connections with a sender on top, for ordinary threads. No async runtime is used or needed.
+//!
+//! One call, [`SmtpSender::send`], takes a [`lettre::Message`], gets a connection from a bounded pool (waiting in order of arrival, no
+//! longer than you allow), sends the message in two round trips, and returns a [`Receipt`] or a [`SendError`] that says exactly whether
+//! the message may have been accepted.
+//!
+//! ```
+//! use smtp_pool::{FailureKind, Host, SmtpSender};
+//! # use smtp_pool::testing::TestServer;
+//! # let server = TestServer::start();
+//!
+//! let sender = SmtpSender::builder()
+//!     .host(Host::starttls("smtp-primary.example.com").credentials("smtp-user", "smtp-password").weight(3))
+//!     .host(Host::starttls("smtp-secondary.example.com").credentials("smtp-user", "smtp-password").priority(10))
+//! #   .hosts([Host::plain("127.0.0.1").port(server.port())])
+//!     .max_size(8)
+//!     .build()?;
+//!
+//! let message = lettre::Message::builder()
+//!     .from("Shop <shop@example.com>".parse()?)
+//!     .to("user@example.com".parse()?)
+//!     .subject("Your new password")
+//!     .body(String::from("Follow this link: …"))?;
+//!
+//! match sender.send(&message) {
+//!     Ok(receipt) => println!("Sent via {} in {} attempt(s).", receipt.endpoint(), receipt.attempts()),
+//!     Err(e) if e.kind() == FailureKind::PoolExhausted => eprintln!("busy: {e}"),
+//!     Err(e) if e.kind() == FailureKind::UnknownAfterData => eprintln!("may have been delivered, do not resend blindly: {e}"),
+//!     Err(e) => eprintln!("not sent: {e}"),
+//! }
+//! # assert_eq!(server.messages().len(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is promised
+//!
+//! 1. `send` returns by the deadline you set, whatever the server, the network or DNS does.
+//! 2. `Ok` means: a complete 2xx to the whole message was read.
+//! 3. Every error except [`UnknownAfterData`](FailureKind::UnknownAfterData) means: the server has not accepted the message.
+//! 4. `UnknownAfterData` appears only when the last byte of the message had been offered to the network and no decisive answer came.
+//!    The crate never resends such a message by itself.
+//! 5. A connection that is not provably in step is never lent again, and never to two callers.
+//! 6. There are never more than `max_size` live connections, those being opened included.
+//! 7. Waiters are served in order of arrival.
+//!
+//! What stands behind each sentence, and what to do about each kind of failure, is in
+//! [`_guide::delivery_guarantees`].
+//!
+//! # Where to look
+//!
+//! - [`SmtpSender`] and [`PoolOptions`]: sending, and every option with its default and its reason
+//! - [`Host`]: servers, TLS, credentials; also from a URL
+//! - [`SendOptions`]: a deadline for one call, partial recipients
+//! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means
+//! - `testing` (feature): an embedded, scriptable SMTP server for your own tests
+//! - `SmtpConnectionManager` (feature `r2d2`, on by default): the same connections under a plain [`r2d2`](https://docs.rs/r2d2) pool
+//! - [`lettre::Transport`] is implemented by [`SmtpSender`], so code written against that trait needs no change
+//!
+//! # What is logged
+//!
+//! By the `log` crate: `warn` when a connection could not be opened, when a host begins to cool down, and when a message's outcome is
+//! unknown; `info` when a host works again; `debug` for connections opened and discarded with the reason, and for each classified
+//! failure. Never credentials, addresses or content, at any level.
+//!
+//! # Features
+//!
+//! | feature | default | what it costs |
+//! |---|---|---|
+//! | `r2d2` | yes | r2d2 and its timer-thread crate. With Rust 1.85 hold `scheduled-thread-pool` at 0.2.7: 0.2.8 needs a newer compiler |
+//! | `testing` | no | rcgen and ring, for a throw-away certificate |
 
 // The floors, bottom up. A module uses only floors below its own; tests/architecture.rs holds it to that.
 
@@ -17,7 +86,7 @@ mod sync;
 // Choices: what the user decides.
 mod options;
 
-// Machines: a session, a pool of anything, a table.
+// Machines: a table, a pool of anything, an SMTP session.
 mod classify;
 mod pool;
 mod smtp;
@@ -26,14 +95,21 @@ mod smtp;
 mod report;
 
 // Doors: what users call.
+#[cfg(feature = "r2d2")]
+mod manager;
 mod sender;
 
 // Outside the house: imports nothing of it, so that it can contradict it.
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[path = "guide/mod.rs"]
+pub mod _guide;
+
 pub use crate::endpoint::Endpoint;
 pub use crate::error::{Classification, FailureKind, SendError};
+#[cfg(feature = "r2d2")]
+pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 pub use crate::options::{
     AmbiguityBoundary, Backoff, Host, KeepaliveCommand, OptionsError, PoolOptions, RecipientPolicy, SendOptions,
 };
@@ -43,3 +119,7 @@ pub use crate::report::Receipt;
 pub use crate::sender::{SmtpSender, SmtpSenderBuilder};
 pub use crate::stage::SendStage;
 pub use crate::stats::{DiscardCounts, DiscardReason, HostState, HostStatus, PoolCounts, PoolStatus};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -56,7 +56,7 @@ impl<T> PoolState<T> {
         fx: &mut Effects<T>,
     ) -> Step<T> {
         self.create_failures += 1;
-        self.hosts.refund(grant.host, grant.charge);
+        self.hosts.refund(grant.host, &grant.charge);
         fx.events.push(Event::OpenFailed { host: grant.host, error: Arc::clone(&error) });
         let Self { hosts, schedule, rng, .. } = self;
         let host = hosts.get_mut(grant.host);
@@ -100,7 +100,7 @@ impl<T> PoolState<T> {
 
     /// A permit comes back unused. `evicted` has not been closed yet.
     pub(super) fn permit_returned(&mut self, grant: Grant<T>, now: Instant, fx: &mut Effects<T>) {
-        self.hosts.refund(grant.host, grant.charge);
+        self.hosts.refund(grant.host, &grant.charge);
         let host = self.hosts.get_mut(grant.host);
         host.connecting -= 1;
         host.cooldown.abandoned(grant.id);
@@ -116,7 +116,7 @@ impl<T> PoolState<T> {
     pub(super) fn pass_on(&mut self, gift: Gift<T>, now: Instant, fx: &mut Effects<T>) {
         match gift {
             Gift::Connection(held, charge) => {
-                self.hosts.refund(held.record.host, charge);
+                self.hosts.refund(held.record.host, &charge);
                 self.hosts.get_mut(held.record.host).leased -= 1;
                 self.put_away(held, now, fx);
             }
@@ -233,7 +233,7 @@ impl<T> PoolState<T> {
     // Not a way past the queue: the place was this caller's already.
     fn reopen(&mut self, host: HostId, charge: Charge, errand: &Errand, now: Instant, fx: &mut Effects<T>) -> Step<T> {
         if self.is_shut_down || !self.hosts.may_open(host, errand, now) || self.hosts.get(host).is_full() {
-            self.hosts.refund(host, charge);
+            self.hosts.refund(host, &charge);
             return self.admit(errand, now, fx);
         }
         Step::Take(Gift::Permit(self.grant(host, errand, charge, None, now)))

@@ -13,7 +13,7 @@ use crate::pool::hosts::{Host, Hosts};
 use crate::pool::slot::Charge;
 
 /// What to do for a caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Choice {
     /// Lend the newest idle connection of this host.
     Lend(HostId, Charge),
@@ -127,30 +127,43 @@ impl<T> Hosts<T> {
     /// Every host of the group that could serve, now or soon, earns its weight; `chosen` pays for all.
     fn charge(&mut self, chosen: HostId, shunned: bool, errand: &Errand, now: Instant) -> Charge {
         let tier = self.get(chosen).tier;
-        let group_weight: i64 = self.tiers[tier].iter().map(|&id| i64::from(self.get(id).plan.weight)).sum();
-        let mut earned = 0;
+        let mut charge = Charge::default();
+        if self.tiers[tier].len() == 1 {
+            return charge;
+        }
+        let bound = self.bound(tier);
         for position in 0..self.tiers[tier].len() {
             let id = self.tiers[tier][position];
             if errand.shuns(id) == shunned && (self.may_lend(id, errand) || self.may_open(id, errand, now)) {
                 let host = self.get_mut(id);
                 let weight = i64::from(host.plan.weight);
-                earned += weight;
                 // Whoever could not serve for long must not have all of the traffic for long thereafter.
-                host.credit = (host.credit + weight).min(group_weight);
+                host.credit = (host.credit + weight).min(bound);
+                charge.paid += weight;
+                charge.earners.insert(id);
             }
         }
         let host = self.get_mut(chosen);
-        let before = host.credit - i64::from(host.plan.weight);
-        host.credit = (host.credit - earned).max(-group_weight);
-        Charge(before - host.credit)
+        host.credit = (host.credit - charge.paid).max(-bound);
+        charge
     }
 
-    /// Gives back what a host paid for a lease that did not come about.
-    pub(super) fn refund(&mut self, host: HostId, charge: Charge) {
-        let tier = &self.tiers[self.get(host).tier];
-        let group_weight: i64 = tier.iter().map(|&id| i64::from(self.get(id).plan.weight)).sum();
-        let host = self.get_mut(host);
-        host.credit = (host.credit + charge.0).clamp(-group_weight, group_weight);
+    /// Undoes the charge for a lease that did not come about.
+    pub(super) fn refund(&mut self, chosen: HostId, charge: &Charge) {
+        let tier = self.get(chosen).tier;
+        let bound = self.bound(tier);
+        self.get_mut(chosen).credit += charge.paid;
+        for position in 0..self.tiers[tier].len() {
+            let id = self.tiers[tier][position];
+            let host = self.get_mut(id);
+            let earned = if charge.earners.contains(id) { i64::from(host.plan.weight) } else { 0 };
+            host.credit = (host.credit - earned).clamp(-bound, bound);
+        }
+    }
+
+    /// How far a host of this tier may be ahead or behind.
+    fn bound(&self, tier: usize) -> i64 {
+        self.tiers[tier].iter().map(|&id| i64::from(self.get(id).plan.weight)).sum()
     }
 
     /// How long opening one connection may take: an equal share of the time left for each host that is still to try.

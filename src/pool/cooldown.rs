@@ -152,3 +152,77 @@ impl Cooldown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::now as dawn;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn schedule(jitter: f64, exponential: bool) -> Schedule {
+        Schedule { first: SECOND * 30, longest: SECOND * 300, exponential, jitter }
+    }
+
+    /// Fails one try after another, each begun when the pause before was over.
+    fn rounds(schedule: &Schedule, seed: u64) -> Vec<Duration> {
+        let (mut cooldown, mut rng, mut now) = (Cooldown::new(), Rng::with_seed(seed), dawn());
+        (0..7)
+            .map(|id| {
+                assert!(cooldown.may_open(now));
+                cooldown.begin(id);
+                let pause = cooldown.failed(id, Severity::Passing, now, schedule, &mut rng).unwrap();
+                assert!(!cooldown.may_open(now + pause - Duration::from_nanos(1)));
+                now += pause;
+                pause
+            })
+            .collect()
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let seconds: Vec<_> = rounds(&schedule(0.0, true), 1).iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [30, 60, 120, 240, 300, 300, 300]);
+        assert!(rounds(&schedule(0.0, false), 1).iter().all(|&pause| pause == SECOND * 30));
+    }
+
+    #[test]
+    fn jitter_stays_within_its_ratio_and_below_the_longest() {
+        let mut first = Vec::new();
+        for seed in 0..200 {
+            let pauses = rounds(&schedule(0.2, true), seed);
+            first.push(pauses[0]);
+            assert!(pauses[0] >= SECOND * 24 && pauses[0] <= SECOND * 36, "{pauses:?}");
+            assert!(pauses.iter().all(|&pause| pause <= SECOND * 300), "{pauses:?}");
+        }
+        assert!(first.iter().max() > Some(&(SECOND * 34)) && first.iter().min() < Some(&(SECOND * 26)));
+    }
+
+    #[test]
+    fn success_forgets_all_failures() {
+        let (mut cooldown, mut rng, now) = (Cooldown::new(), Rng::with_seed(1), dawn());
+        let schedule = schedule(0.0, true);
+        cooldown.failed(1, Severity::Lasting, now, &schedule, &mut rng);
+        assert!(cooldown.succeeded());
+        assert!(!cooldown.succeeded());
+        assert_eq!(cooldown.failures(), 0);
+        assert_eq!(cooldown.failed(2, Severity::Passing, now, &schedule, &mut rng), Some(SECOND * 30));
+    }
+
+    #[test]
+    fn a_straggler_prolongs_a_cooldown_only_with_worse_news() {
+        let (mut cooldown, mut rng, now) = (Cooldown::new(), Rng::with_seed(1), dawn());
+        let schedule = schedule(0.0, true);
+        assert_eq!(cooldown.failed(1, Severity::Passing, now, &schedule, &mut rng), Some(SECOND * 30));
+        assert_eq!(cooldown.failed(2, Severity::Passing, now + SECOND, &schedule, &mut rng), None);
+        assert_eq!(cooldown.end(), Some(now + SECOND * 30));
+        assert_eq!(cooldown.failed(3, Severity::Lasting, now, &schedule, &mut rng), Some(SECOND * 300));
+        assert_eq!(cooldown.failed(4, Severity::Lasting, now, &schedule, &mut rng), None);
+        // A straggler is not the probe, and does not end it.
+        cooldown.begin(9);
+        assert_eq!(cooldown.failed(5, Severity::Passing, now, &schedule, &mut rng), None);
+        assert!(matches!(cooldown.state(now), HostState::Probing));
+        cooldown.abandoned(5);
+        assert!(matches!(cooldown.state(now), HostState::Probing));
+    }
+}

@@ -72,8 +72,9 @@ impl<C: Connector> Drop for OpenPermit<'_, C> {
         if self.is_spent {
             return;
         }
-        let Grant { host, id, deadline, charge, .. } = self.grant;
-        let grant = Grant { host, id, deadline, charge, evicted: mem::take(&mut self.grant.evicted) };
+        let Grant { host, id, deadline, .. } = self.grant;
+        let (charge, evicted) = (mem::take(&mut self.grant.charge), self.grant.evicted.take());
+        let grant = Grant { host, id, deadline, charge, evicted };
         self.shared.change(clock::now(), |state, now, fx| state.permit_returned(grant, now, fx));
     }
 }

@@ -6,13 +6,19 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
+use crate::pool::errand::HostSet;
 use crate::pool::held::Held;
 use crate::stats::PoolCounts;
 use crate::sync::{Condvar, Mutex};
 
-/// What one host paid, in the rotation of its tier, for a lease; paid back if no lease comes of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Charge(pub(super) i64);
+/// What a lease cost, in the rotation of its tier; taken back if no lease comes of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Charge {
+    /// What the chosen host paid: as much as all the others and itself earned.
+    pub(super) paid: i64,
+    /// Who earned their weight by it.
+    pub(super) earners: HostSet,
+}
 
 /// The permission to open one connection, as plain data: its place is counted as `connecting`.
 #[derive(Debug)]

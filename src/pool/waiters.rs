@@ -78,3 +78,39 @@ impl<T> Waiters<T> {
         self.queue.partition_point(|waiter| waiter.errand.ticket < ticket)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Deadline;
+    use crate::clock::now as dawn;
+    use crate::pool::errand::Request;
+
+    fn errand(ticket: u64, fresh: bool) -> Errand {
+        Errand::new(Ticket(ticket), Request { fresh, ..Request::by(Deadline::on(dawn())) })
+    }
+
+    #[test]
+    fn whoever_comes_back_stands_where_it_stood() {
+        let mut waiters: Waiters<()> = Waiters::new();
+        for ticket in [3, 5, 9, 4] {
+            waiters.join(errand(ticket, false));
+        }
+        assert!(waiters.has_senior(Ticket(4)) && !waiters.has_senior(Ticket(3)));
+        assert!(waiters.remove(Ticket(6)).is_none());
+        assert!(waiters.remove(Ticket(5)).is_some());
+        let order: Vec<_> = std::iter::from_fn(|| waiters.remove_at(0)).map(|waiter| waiter.errand.ticket.0).collect();
+        assert_eq!(order, [3, 4, 9]);
+    }
+
+    #[test]
+    fn the_particular_ones_are_counted() {
+        let mut waiters: Waiters<()> = Waiters::new();
+        waiters.join(errand(1, false));
+        assert!(waiters.are_plain());
+        waiters.join(errand(2, true));
+        assert!(!waiters.are_plain());
+        waiters.remove(Ticket(2));
+        assert!(waiters.are_plain());
+    }
+}

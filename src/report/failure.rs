@@ -4,12 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::classify::{Incident, Verdict, classify};
+use crate::clock::Deadline;
 use crate::endpoint::Endpoint;
 use crate::error::SendError;
-use crate::event::{Event, Fault};
+use crate::event::{Event, Fault, Step};
 use crate::options::AmbiguityBoundary;
 use crate::recipient::RecipientOutcome;
-use crate::smtp::Failure;
+use crate::smtp::{Failure, Timeouts};
 
 /// The limit that a time-out ran into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,25 @@ pub(crate) enum Limit {
     Option(&'static str, Duration),
     /// The deadline of the call.
     CallersDeadline,
+}
+
+impl Limit {
+    /// The limit on a step of opening a session.
+    pub(crate) const fn of_opening(step: Step, timeouts: Timeouts) -> Self {
+        match step {
+            Step::Auth => Self::Option("auth_timeout", timeouts.auth),
+            _ => Self::Option("connect_timeout", timeouts.connect),
+        }
+    }
+
+    /// The limit on a step of a message.
+    pub(crate) fn of_sending(step: Step, caller: Option<Deadline>, send: Duration, final_reply: Duration) -> Self {
+        match step {
+            _ if caller.is_some_and(Deadline::is_over) => Self::CallersDeadline,
+            Step::EndOfData => Self::Option("final_reply_timeout", final_reply),
+            _ => Self::Option("send_timeout", send),
+        }
+    }
 }
 
 impl fmt::Display for Limit {

@@ -1,24 +1,46 @@
 //! The proof of an accepted message.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use crate::clock;
 use crate::endpoint::Endpoint;
 use crate::recipient::RecipientOutcome;
 use crate::reply::Reply;
+use crate::smtp::Accepted;
 
 /// A message that a server has accepted: a complete 2xx to the whole of it was read.
 #[derive(Debug, Clone)]
 pub struct Receipt {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) attempts: u32,
-    pub(crate) connection_id: u64,
-    pub(crate) accepted_at: SystemTime,
-    pub(crate) response: Reply,
-    pub(crate) recipients: Vec<RecipientOutcome>,
-    pub(crate) elapsed: Duration,
+    endpoint: Endpoint,
+    attempts: u32,
+    connection_id: u64,
+    accepted_at: SystemTime,
+    response: Reply,
+    recipients: Vec<RecipientOutcome>,
+    elapsed: Duration,
 }
 
 impl Receipt {
+    /// The receipt of a message that was accepted just now, in one attempt.
+    pub(crate) fn of(accepted: Accepted, endpoint: Endpoint, connection_id: u64, started: Instant) -> Self {
+        let Accepted { reply, recipients } = accepted;
+        Self {
+            endpoint,
+            attempts: 1,
+            connection_id,
+            accepted_at: clock::wall(),
+            response: reply,
+            recipients,
+            elapsed: clock::now() - started,
+        }
+    }
+
+    /// The same after so many attempts.
+    pub(crate) const fn with_attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
     /// The host that accepted the message.
     #[must_use]
     pub const fn endpoint(&self) -> &Endpoint {

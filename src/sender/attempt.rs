@@ -28,8 +28,6 @@ pub(super) struct Call<'a> {
     pub(super) started: Instant,
     /// The caller's own deadline.
     pub(super) caller: Option<Deadline>,
-    /// The last moment at which the last byte is worth writing.
-    pub(super) commit_by: Option<Instant>,
 }
 
 /// An attempt that failed.
@@ -57,12 +55,7 @@ impl Call<'_> {
         let mut lease = self.inner.pool.acquire(request).map_err(|error| self.not_acquired(error, acquire_by))?;
         let mut renewals = Renewals::default();
         loop {
-            let limits = TimeLimits {
-                send_by: self.capped(Deadline::after(options.send_timeout)),
-                commit_by: self.commit_by,
-                final_reply: options.final_reply_timeout,
-                caller: self.caller,
-            };
+            let limits = TimeLimits::new(self.started, self.caller, options.send_timeout, options.final_reply_timeout);
             let refused = match transact(lease.connection_mut(), &self.mail, &limits) {
                 Ok(accepted) => {
                     renewals.learn(self.inner, lease.host(), None);
@@ -72,7 +65,7 @@ impl Call<'_> {
             };
             let step = refused.failure.event.step();
             renewals.learn(self.inner, lease.host(), Some(step));
-            let limit = self.limit_at(step);
+            let limit = Limit::of_sending(step, self.caller, options.send_timeout, options.final_reply_timeout);
             let Refused { failure, recipients } = refused;
             let judged = judge(failure, lease.is_reused(), renewals.reauthenticated, options.ambiguity_boundary, limit);
             log_failure(&judged, self.inner.pool.connector().endpoint(lease.host()));
@@ -97,16 +90,9 @@ impl Call<'_> {
     }
 
     fn accepted(&self, lease: Lease<SmtpConnector>, accepted: Accepted) -> Receipt {
-        let receipt = Receipt {
-            endpoint: self.inner.pool.connector().endpoint(lease.host()).clone(),
-            attempts: 1,
-            connection_id: lease.id(),
-            accepted_at: clock::wall(),
-            response: accepted.reply,
-            recipients: accepted.recipients,
-            elapsed: clock::now() - self.started,
-        };
         // The server is responsible now: nothing that happens to the connection can turn this into a failure.
+        let endpoint = self.inner.pool.connector().endpoint(lease.host()).clone();
+        let receipt = Receipt::of(accepted, endpoint, lease.id(), self.started);
         let fate = match lease.connection().is_in_step() {
             true => Fate::Keep { delivered: true },
             false => Fate::Discard(DiscardReason::Broken, Close::Abort),
@@ -117,16 +103,6 @@ impl Call<'_> {
 
     fn capped(&self, deadline: Deadline) -> Deadline {
         self.caller.map_or(deadline, |caller| caller.earlier(deadline))
-    }
-
-    /// The limit that a time-out at `step` ran into.
-    fn limit_at(&self, step: Step) -> Limit {
-        let options = &self.inner.options;
-        match step {
-            _ if self.caller.is_some_and(Deadline::is_over) => Limit::CallersDeadline,
-            Step::EndOfData => Limit::Option("final_reply_timeout", options.final_reply_timeout),
-            _ => Limit::Option("send_timeout", options.send_timeout),
-        }
     }
 
     /// The caller's error for an acquire that gave no lease.
@@ -227,7 +203,7 @@ impl Renewals {
     }
 
     /// The fresh session took the MAIL that the old one refused: the refusal was a limit of that session.
-    fn learn(&mut self, inner: &Inner, host: HostId, failed_at: Option<Step>) {
+    fn learn(&self, inner: &Inner, host: HostId, failed_at: Option<Step>) {
         let took_mail = !matches!(failed_at, Some(Step::Rset | Step::Mail));
         if let Some(messages) = self.session_limit.filter(|&messages| took_mail && messages >= FEWEST_FOR_A_LIMIT) {
             inner.pool.learn_message_limit(host, messages);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
-use crate::event::Step;
 use crate::options::{AmbiguityBoundary, PoolOptions};
 use crate::pool::{Close, Connector, OpenError};
 use crate::report::{Judged, Limit, judge};
@@ -41,10 +40,7 @@ impl Connector for SmtpConnector {
 
     fn open(&self, host: HostId, _id: u64, deadline: Deadline) -> Result<Session, OpenError<Judged>> {
         self.hosts[host.0].open(deadline).map_err(|failure| {
-            let limit = match failure.event.step() {
-                Step::Auth => Limit::Option("auth_timeout", self.timeouts.auth),
-                _ => Limit::Option("connect_timeout", self.timeouts.connect),
-            };
+            let limit = Limit::of_opening(failure.event.step(), self.timeouts);
             let judged = judge(failure, false, false, self.boundary, limit);
             OpenError { blame: judged.verdict.blame, error: judged }
         })

@@ -64,7 +64,6 @@ struct Inner {
 
 impl SmtpSender {
     /// A builder with every option at its default.
-    #[must_use]
     pub fn builder() -> SmtpSenderBuilder {
         SmtpSenderBuilder::new()
     }

@@ -16,10 +16,6 @@ use crate::stats::HostState;
 use super::Inner;
 use super::attempt::Call;
 
-/// Of the time from a call to its deadline, the part that must be left for the answer to the last byte, and its upper bound.
-const COMMIT_SHARE: u32 = 10;
-const COMMIT_FLOOR: Duration = Duration::from_secs(10);
-
 /// Sends one message, with as many attempts as its failures and the options allow.
 pub(super) fn run(
     inner: &Inner,
@@ -29,12 +25,8 @@ pub(super) fn run(
 ) -> Result<Receipt, SendError> {
     let started = clock::now();
     let caller = options.deadline.map(Deadline::on);
-    let commit_by = caller.map(|caller| {
-        let budget = caller.remaining_at(started);
-        caller.instant() - (budget / COMMIT_SHARE).min(COMMIT_FLOOR)
-    });
     let mail = Mail { envelope, content, policy: options.recipients };
-    let call = Call { inner, mail, started, caller, commit_by };
+    let call = Call { inner, mail, started, caller };
 
     let mut avoid = HostSet::default();
     let mut fresh = false;
@@ -42,7 +34,7 @@ pub(super) fn run(
     loop {
         attempts += 1;
         let failed = match call.attempt(&avoid, fresh) {
-            Ok(receipt) => return Ok(Receipt { attempts, ..receipt }),
+            Ok(receipt) => return Ok(receipt.with_attempts(attempts)),
             Err(failed) => failed,
         };
         let error = failed.error.with_attempts(attempts);
@@ -90,9 +82,7 @@ mod tests {
             assert!((seconds(failed, 0.0) - base * 0.8).abs() < 1e-9);
             assert!((seconds(failed, 1.0) - base * 1.2).abs() < 1e-9);
         }
-        let mut fixed = PoolOptions::default();
-        fixed.backoff = Backoff::Fixed;
-        fixed.jitter = 0.0;
+        let fixed = PoolOptions { backoff: Backoff::Fixed, jitter: 0.0, ..PoolOptions::default() };
         assert_eq!(delay(&fixed, 7, 0.9), fixed.retry_base_delay);
     }
 }

@@ -10,9 +10,9 @@ use super::failure::Failure;
 use super::stream::Look;
 use super::wire::Wire;
 
-/// Messages refused in a row after which a session is retired: Postfix slows a client down from its eleventh error and hangs up at
-/// the twentieth; a delivered message resets its count.
-const MAX_REFUSED_IN_A_ROW: u32 = 8;
+/// Messages refused in a row after which a session is retired: Postfix slows a client down after ten errors and hangs up at the
+/// twentieth; a delivered message resets its count.
+const MAX_REFUSED_IN_A_ROW: u32 = 10;
 
 /// A session that has been greeted, encrypted and authenticated as its host demands.
 ///

@@ -43,13 +43,29 @@ pub(crate) struct Mail<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeLimits {
     /// Everything before the last byte.
-    pub(crate) send_by: Deadline,
+    send_by: Deadline,
     /// The last moment at which writing the last byte is still worth it, if there is one.
-    pub(crate) commit_by: Option<Instant>,
+    commit_by: Option<Instant>,
     /// The last byte and the answer to it.
-    pub(crate) final_reply: Duration,
+    final_reply: Duration,
     /// The caller's own deadline, which caps all of them.
-    pub(crate) caller: Option<Deadline>,
+    caller: Option<Deadline>,
+}
+
+/// Of the time from a call to its deadline, the part that must be left for the answer to the last byte, and its upper bound.
+const COMMIT_SHARE: u32 = 10;
+const COMMIT_FLOOR: Duration = Duration::from_secs(10);
+
+impl TimeLimits {
+    /// The limits of a message whose call began at `started` and whose first command leaves now.
+    pub(crate) fn new(started: Instant, caller: Option<Deadline>, send: Duration, final_reply: Duration) -> Self {
+        let send_by = Deadline::after(send);
+        let commit_by = caller.map(|caller| {
+            let floor = (caller.remaining_at(started) / COMMIT_SHARE).min(COMMIT_FLOOR);
+            caller.instant().checked_sub(floor).unwrap_or(started)
+        });
+        Self { send_by: caller.map_or(send_by, |caller| caller.earlier(send_by)), commit_by, final_reply, caller }
+    }
 }
 
 /// A message the server took.
@@ -173,7 +189,11 @@ impl Transaction<'_, '_> {
         let pipelining = self.session.capabilities.pipelining;
         let recipients = envelope.to().len();
         self.recipients.reserve_exact(recipients);
-        let data = pipelining && command::may_pipeline_data(recipients, self.mail.policy);
+        // A server counts the DATA behind a refused RCPT as one more error of ours (Postfix slows down from the tenth), so after a
+        // refusal DATA waits for the recipients until a message has gone through.
+        let data = pipelining
+            && self.session.refused_in_a_row == 0
+            && command::may_pipeline_data(recipients, self.mail.policy);
         let sequence = Sequence { reset: self.session.reset_owed, recipients, data };
 
         let mut next = 0;

@@ -8,12 +8,24 @@ use std::sync::atomic::Ordering;
 use super::command;
 use super::content::LINE_LIMIT;
 use super::script::{Action, Cut, Stage};
-use super::session::{Next, Session};
+use super::session::{self, Next, Session};
 use super::store::Shared;
 use super::wire::{End, Link};
 
 /// Longest line of an AUTH exchange (RFC 4954 §4).
 const AUTH_LINE_LIMIT: usize = 12_288;
+
+/// Nothing may be sent behind these before their reply was read (RFC 2920 §3.1; servers differ about the final dot).
+const LAST_OF_GROUP: [Stage; 8] = [
+    Stage::Ehlo,
+    Stage::StartTls,
+    Stage::Auth,
+    Stage::AuthStep,
+    Stage::Noop,
+    Stage::Quit,
+    Stage::Data,
+    Stage::EndOfData,
+];
 
 type Step = Result<(), End>;
 type Actions = Arc<[Action]>;
@@ -125,10 +137,7 @@ impl Connection {
                 self.say(500, "5.5.1", "pipelining not supported");
                 return self.leave(End::Fin);
             }
-            if let Stage::Ehlo | Stage::Auth | Stage::AuthStep | Stage::StartTls | Stage::Noop = before {
-                return self.out_of_turn(stage, before);
-            }
-            if let Stage::Data | Stage::EndOfData | Stage::Quit | Stage::Other = before {
+            if LAST_OF_GROUP.contains(&before) {
                 return self.out_of_turn(stage, before);
             }
         }
@@ -195,7 +204,10 @@ impl Connection {
             Next::Content => {
                 if rest && self.unanswered.is_some() {
                     self.session.violation("content sent before the reply to DATA");
-                    self.out.clear();
+                    // Takes the normal 354 back; the replies before it stay.
+                    if let Some(before) = self.out.strip_suffix(session::GO_AHEAD) {
+                        self.out.truncate(before.len());
+                    }
                     self.say(554, "5.5.0", "protocol synchronization error");
                     return self.leave(End::Fin);
                 }
@@ -306,12 +318,15 @@ impl Connection {
         let due = self.body_due()?;
         let Mode::Chunk { left, .. } = &mut self.mode else { return Ok(()) };
         let rest = &self.input[self.at..];
+        if *left > 0 && rest.is_empty() {
+            return self.fill();
+        }
         let take = rest.len().min(*left).min(due);
         self.session.content.feed_chunk(&rest[..take]);
         self.at += take;
         *left -= take;
         if *left > 0 {
-            return if self.at == self.input.len() { self.fill() } else { Ok(()) };
+            return Ok(());
         }
         self.body_due()?;
         let Mode::Chunk { line, rule, .. } = std::mem::replace(&mut self.mode, Mode::Commands) else { return Ok(()) };

@@ -12,10 +12,11 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::connection::Connection;
 use super::store::Shared;
-use super::wire::Link;
+use super::wire::{Link, Look};
 
 /// How long a connection with unread input may take to show whether it is at its end, before it counts as live.
 const SETTLING: Duration = Duration::from_millis(100);
+const SETTLING_SLICES: u32 = 50;
 
 pub(super) type Threads = Arc<Mutex<Vec<JoinHandle<()>>>>;
 
@@ -136,7 +137,7 @@ fn admit(socket: TcpStream, shared: &Arc<Shared>, threads: &Threads) {
 /// not count, or a pool that keeps to its limit would seem to break it. So each is looked at, and one with unread input
 /// (a QUIT, perhaps, with FIN behind it) gets a moment to be read.
 fn live_connections(shared: &Shared) -> usize {
-    let candidates: Vec<Arc<Link>> = {
+    let mut candidates: Vec<Arc<Link>> = {
         let state = shared.state.lock();
         let limit = shared.config.max_connections.unwrap_or(usize::MAX).min(state.peak);
         if state.snapshot.open < limit {
@@ -145,7 +146,21 @@ fn live_connections(shared: &Shared) -> usize {
         }
         state.links.iter().filter(|link| !link.refused && !link.closed.load(Ordering::SeqCst)).cloned().collect()
     };
-    let alive = |link: &Arc<Link>| !link.closed.load(Ordering::SeqCst) && !link.client_has_closed();
-    shared.wait(SETTLING, |_| !candidates.iter().any(|link| alive(link) && link.has_unread_input()));
-    candidates.iter().filter(|link| alive(link)).count()
+    // What was seen closed once stays so; all else gets another look, in
+    // slices, because not every change of a connection is signalled.
+    for _ in 0..SETTLING_SLICES {
+        let settled = shared.wait(SETTLING / SETTLING_SLICES, |_| {
+            let mut busy = false;
+            candidates.retain(|link| {
+                let look = link.look();
+                busy |= look == Look::Busy;
+                look != Look::Closed
+            });
+            !busy
+        });
+        if settled {
+            break;
+        }
+    }
+    candidates.len()
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -269,6 +270,10 @@ impl Drop for TestServer {
         }
     }
 }
+
+// A test that panics with a server at hand leaves it as it was: no method of it panics while it changes something.
+impl UnwindSafe for TestServer {}
+impl RefUnwindSafe for TestServer {}
 
 impl fmt::Debug for TestServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,9 @@ use super::message::{self, Stored};
 use super::script::Stage;
 use super::store::Shared;
 
+/// The reply to DATA.
+pub(super) const GO_AHEAD: &[u8] = b"354 end with a dot\r\n";
+
 /// What the connection does once the replies so far are queued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Next {
@@ -397,7 +400,7 @@ impl Session {
             Some(_) if self.content.seen > 0 => self.reply(503, "5.5.1", "DATA after BDAT"),
             Some(_) => {
                 self.next = Next::Content;
-                b"354 end with a dot\r\n".to_vec()
+                GO_AHEAD.to_vec()
             }
         }
     }

@@ -29,6 +29,18 @@ pub(super) enum End {
     Cut(Cut),
 }
 
+/// What [`Link::look`] sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Open, and nothing to read.
+    Quiet,
+    /// Something to read or being written: what comes behind it cannot be seen yet.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "needs a look without waiting"))]
+    Busy,
+    /// Closed by us, or by the client with nothing left to read.
+    Closed,
+}
+
 /// What the test asked an idle connection to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -101,6 +113,10 @@ impl Write for Pipe {
     }
 }
 
+#[expect(
+    clippy::significant_drop_tightening,
+    reason = "the lock is the order of bytes on the wire, held to the last one"
+)]
 impl Link {
     pub(super) fn new(
         number: usize,
@@ -220,32 +236,23 @@ impl Link {
         }
     }
 
-    /// The client has sent FIN or RST and nothing before it is left to read.
-    pub(super) fn client_has_closed(&self) -> bool {
-        matches!(self.look(), Some(Ok(0)) | Some(Err(())))
-    }
-
-    pub(super) fn has_unread_input(&self) -> bool {
-        matches!(self.look(), Some(Ok(1..)))
-    }
-
-    /// Peeks without waiting: `None` when the connection is quiet, or closed by us.
+    /// What can be known of the client without reading: a look at the socket that neither waits nor takes anything.
     #[cfg(unix)]
-    fn look(&self) -> Option<Result<usize, ()>> {
-        // A writer that holds the lock is blocked by a client that is alive.
-        let out = self.out.try_lock()?;
-        let socket = out.socket.as_ref()?;
+    pub(super) fn look(&self) -> Look {
+        let Some(out) = self.out.try_lock() else { return Look::Busy };
+        let Some(socket) = &out.socket else { return Look::Closed };
         let mut byte = [std::mem::MaybeUninit::uninit()];
         match SockRef::from(&**socket).recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
-            Ok(read) => Some(Ok(read)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(_) => Some(Err(())),
+            Ok(0) => Look::Closed,
+            Ok(_) => Look::Busy,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Look::Quiet,
+            Err(_) => Look::Closed,
         }
     }
 
     #[cfg(not(unix))]
-    fn look(&self) -> Option<Result<usize, ()>> {
-        None
+    pub(super) fn look(&self) -> Look {
+        if self.closed.load(Ordering::SeqCst) { Look::Closed } else { Look::Quiet }
     }
 
     /// The last act of the connection's thread, which gives its own handle of the socket too.

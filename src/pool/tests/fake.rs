@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::blame::Blame;
-use crate::clock::{self, Deadline};
+use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
 use crate::pool::{AcquireError, Close, Connector, HostPlan, Lease, Limits, OpenError, Pool, Request};
 use crate::sync::Mutex;
@@ -219,9 +219,4 @@ pub(super) fn assert_at_rest(pool: &Pool<Fake>) {
     assert_eq!(pool.connector().gauge.live.load(SeqCst), counts.idle, "{counts}");
     assert_eq!(status.created, status.discarded.total() + counts.idle as u64, "{status:?}");
     pool.shared.look(|state| assert!(state.hosts.all.iter().all(|host| host.closing == 0)));
-}
-
-/// Some instant; the tests of pure parts go on from there.
-pub(super) fn dawn() -> std::time::Instant {
-    clock::now()
 }

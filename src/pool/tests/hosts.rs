@@ -1,1 +1,387 @@
-//! soon
+//! Which host serves, as the state decides it; time is what the test says it is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::blame::Blame;
+use crate::clock::{Deadline, now as dawn};
+use crate::endpoint::HostId;
+use crate::pool::HostPlan;
+use crate::pool::effects::Effects;
+use crate::pool::errand::{Errand, Request, Ticket};
+use crate::pool::held::{Held, Record};
+use crate::pool::slot::{Gift, Grant, RefusalReason, Slot, Woken};
+use crate::pool::state::{PoolState, Step};
+use crate::pool::tests::fake::{limits, plan};
+use crate::stats::{DiscardReason, HostState};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Desk {
+    state: PoolState<()>,
+    now: Instant,
+    fx: Effects<()>,
+}
+
+impl Desk {
+    fn new(max_size: usize, plans: Vec<HostPlan>) -> Self {
+        let now = dawn();
+        Self { state: PoolState::new(plans, limits(max_size), 1, now), now, fx: Effects::new() }
+    }
+
+    fn request(&self, seconds: u32) -> Request {
+        Request::by(Deadline::on(self.now + SECOND * seconds))
+    }
+
+    fn avoiding(&self, hosts: &[usize]) -> Request {
+        Request { avoid: hosts.iter().copied().map(HostId).collect(), ..self.request(10) }
+    }
+
+    fn ask(&mut self, request: Request) -> (Errand, Step<()>) {
+        let mut errand = Errand::new(Ticket::default(), request);
+        let step = self.state.arrive(&mut errand, self.now, &mut self.fx);
+        (errand, step)
+    }
+
+    fn permit(&mut self, request: Request) -> (Errand, Grant<()>) {
+        match self.ask(request) {
+            (errand, Step::Take(Gift::Permit(grant))) => (errand, grant),
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+
+    fn wait(&mut self, request: Request) -> (Errand, Arc<Slot<()>>) {
+        match self.ask(request) {
+            (errand, Step::Wait(slot)) => (errand, slot),
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+
+    fn opened(&mut self, grant: &Grant<()>) -> Record {
+        self.state.opened(grant, None, self.now, &mut self.fx).0
+    }
+
+    fn failed(&mut self, (mut errand, grant): (Errand, Grant<()>), blame: Blame) -> Step<()> {
+        self.state.open_failed(&grant, blame, Arc::from("no"), &mut errand, self.now, &mut self.fx)
+    }
+
+    /// One lease, opened if need be.
+    fn lease(&mut self, request: Request) -> Record {
+        match self.ask(request).1 {
+            Step::Take(Gift::Connection(held, _)) => held.record,
+            Step::Take(Gift::Permit(grant)) => self.opened(&grant),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn give_back(&mut self, record: Record) {
+        self.state.give_back(Held { connection: (), record }, true, self.now, &mut self.fx);
+    }
+
+    fn vacate(&mut self, record: &Record) {
+        self.state.vacate(record, DiscardReason::Broken, self.now, &mut self.fx);
+    }
+
+    /// Hands over what is due to others.
+    fn deliver(&mut self) {
+        while !self.fx.gifts.is_empty() {
+            for (slot, gift) in std::mem::take(&mut self.fx.gifts) {
+                if let Err(gift) = slot.give(gift) {
+                    self.state.pass_on(gift, self.now, &mut self.fx);
+                }
+            }
+        }
+    }
+
+    /// Cools the host for the first time, which takes thirty seconds.
+    fn cool(&mut self, host: usize) {
+        let others = self.state.hosts.ids().filter(|id| id.0 != host).map(|id| id.0).collect::<Vec<_>>();
+        let permit = self.permit(Request { fresh: true, ..self.avoiding(&others) });
+        assert_eq!(permit.1.host, HostId(host));
+        match self.failed(permit, Blame::Host) {
+            Step::Take(Gift::Permit(grant)) => self.state.permit_returned(grant, self.now, &mut self.fx),
+            Step::Take(_) => {}
+            Step::Wait(slot) => panic!("{slot:?}"),
+        }
+    }
+
+    fn host_state(&self, host: usize) -> HostState {
+        self.state.status(self.now).hosts[host].state
+    }
+}
+
+fn taken(slot: &Slot<()>) -> Option<Gift<()>> {
+    // A deadline long over: looks without sleeping.
+    loop {
+        match slot.sleep(dawn()) {
+            Woken::Granted(gift) => return Some(gift),
+            Woken::Nudged => {}
+            Woken::Time => return None,
+        }
+    }
+}
+
+#[test]
+fn weights_hold_for_leases_in_turn() {
+    let mut desk = Desk::new(8, vec![plan(0, 3), plan(0, 1)]);
+    let mut leases: HashMap<usize, u32> = HashMap::new();
+    let mut longest_run = (0, 0);
+    for _ in 0..400 {
+        let record = desk.lease(desk.request(10));
+        *leases.entry(record.host.0).or_default() += 1;
+        longest_run.0 = if record.host.0 == 0 { longest_run.0 + 1 } else { 0 };
+        longest_run.1 = longest_run.1.max(longest_run.0);
+        desk.give_back(record);
+    }
+    assert_eq!((leases[&0], leases[&1]), (300, 100));
+    assert!(longest_run.1 <= 3, "smooth, not in bursts");
+}
+
+#[test]
+fn weights_hold_for_connections_being_opened() {
+    let mut desk = Desk::new(80, vec![plan(0, 3), plan(0, 1)]);
+    let opened: Vec<_> = (0..80).map(|_| desk.permit(desk.request(10)).1.host.0).collect();
+    assert_eq!(opened.iter().filter(|&&host| host == 1).count(), 20);
+}
+
+#[test]
+fn what_did_not_become_a_lease_is_not_charged() {
+    let mut desk = Desk::new(8, vec![plan(0, 1), plan(0, 1)]);
+    let record = desk.lease(desk.request(10));
+    assert_eq!(record.host, HostId(0));
+    for _ in 0..5 {
+        let (_, grant) = desk.permit(desk.request(10));
+        assert_eq!(grant.host, HostId(1));
+        desk.state.permit_returned(grant, desk.now, &mut desk.fx);
+    }
+}
+
+#[test]
+fn a_lower_tier_is_used_only_when_the_preferred_one_cannot_be() {
+    let mut desk = Desk::new(2, vec![plan(10, 1), plan(0, 1)]);
+    let one = desk.lease(desk.request(10));
+    assert_eq!(one.host, HostId(1));
+    desk.give_back(one);
+    desk.cool(1);
+    // Its idle connection still serves, and is not given up for another host.
+    let one = desk.lease(desk.request(10));
+    assert_eq!(one.host, HostId(1));
+    assert_eq!(desk.lease(desk.request(10)).host, HostId(0));
+}
+
+#[test]
+fn a_busy_preferred_tier_is_waited_for() {
+    let mut plans = vec![plan(0, 1), plan(10, 1)];
+    plans[0].max_connections = Some(1);
+    let mut desk = Desk::new(4, plans);
+    let one = desk.lease(desk.request(10));
+    let (_, slot) = desk.wait(desk.request(10));
+    desk.give_back(one);
+    desk.deliver();
+    assert!(matches!(taken(&slot), Some(Gift::Connection(held, _)) if held.record.host == HostId(0)));
+}
+
+#[test]
+fn an_untried_host_of_a_lower_tier_comes_before_an_avoided_one() {
+    let mut desk = Desk::new(4, vec![plan(0, 1), plan(10, 1)]);
+    let zero = desk.lease(desk.request(10));
+    desk.give_back(zero);
+    assert_eq!(desk.lease(desk.avoiding(&[0])).host, HostId(1));
+    // A preference, not a ban.
+    assert_eq!(desk.lease(desk.avoiding(&[0, 1])).host, HostId(0));
+}
+
+#[test]
+fn who_can_use_what_nobody_before_can_use_gets_it() {
+    let mut plans = vec![plan(0, 1), plan(10, 1)];
+    plans[0].max_connections = Some(1);
+    let mut desk = Desk::new(4, plans);
+    let _zero = desk.lease(desk.request(10));
+    let (_, first) = desk.wait(desk.request(10));
+    let (_, second) = desk.wait(desk.avoiding(&[0]));
+    desk.deliver();
+    assert!(taken(&first).is_none());
+    assert!(matches!(taken(&second), Some(Gift::Permit(grant)) if grant.host == HostId(1)));
+}
+
+#[test]
+fn a_preferred_host_evicts_an_idle_connection_of_a_less_preferred_one() {
+    let mut desk = Desk::new(2, vec![plan(0, 1), plan(10, 1)]);
+    let pair = [desk.lease(desk.avoiding(&[0])), desk.lease(desk.avoiding(&[0]))];
+    let ids = pair.clone().map(|record| record.id);
+    pair.into_iter().for_each(|record| desk.give_back(record));
+    let (_, grant) = desk.permit(desk.request(10));
+    assert_eq!(grant.host, HostId(0));
+    // The one idle for longest makes room, and its place is never free in between.
+    assert_eq!(grant.evicted.as_ref().map(|held| held.record.id), Some(ids[0]));
+    assert_eq!(desk.state.counts().total, 2);
+    assert_eq!(desk.state.status(desk.now).discarded.of(DiscardReason::Evicted), 1);
+    // Given up unused, the permit leaves the evicted one to be closed before the place is free.
+    desk.state.permit_returned(grant, desk.now, &mut desk.fx);
+    assert_eq!(desk.fx.closings.len(), 1);
+    assert!(desk.state.hosts.are_full());
+    desk.state.closed(HostId(1), desk.now, &mut desk.fx);
+    assert!(!desk.state.hosts.are_full());
+}
+
+#[test]
+fn a_host_does_not_evict_within_its_tier() {
+    let mut desk = Desk::new(1, vec![plan(0, 1), plan(0, 1)]);
+    for _ in 0..4 {
+        let record = desk.lease(desk.request(10));
+        assert_eq!(record.host, HostId(0));
+        desk.give_back(record);
+    }
+    assert_eq!(desk.state.status(desk.now).discarded.total(), 0);
+}
+
+#[test]
+fn a_host_never_has_more_than_its_own_bound() {
+    let mut plans = vec![plan(0, 5), plan(0, 1)];
+    plans[0].max_connections = Some(2);
+    let mut desk = Desk::new(6, plans);
+    let hosts: Vec<_> = (0..6).map(|_| desk.lease(desk.request(10)).host.0).collect();
+    assert_eq!(hosts.iter().filter(|&&host| host == 0).count(), 2);
+}
+
+#[test]
+fn one_probe_after_cooldown() {
+    let mut desk = Desk::new(4, vec![plan(0, 1), plan(10, 1)]);
+    desk.cool(0);
+    desk.now += SECOND * 29;
+    assert_eq!(desk.permit(desk.request(10)).1.host, HostId(1));
+    desk.now += SECOND;
+    let probe = desk.permit(desk.request(10));
+    assert_eq!(probe.1.host, HostId(0));
+    assert_eq!(desk.host_state(0), HostState::Probing);
+    assert_eq!(desk.permit(desk.request(10)).1.host, HostId(1));
+    // It fails: the next pause is twice as long.
+    drop(desk.failed(probe, Blame::Host));
+    assert_eq!(desk.host_state(0), HostState::CoolingDown { until: desk.now + SECOND * 60 });
+    desk.now += SECOND * 60;
+    desk.state.shut_down(&mut desk.fx);
+}
+
+#[test]
+fn a_probe_that_was_dropped_is_followed_by_another() {
+    let mut desk = Desk::new(4, vec![plan(0, 1)]);
+    desk.cool(0);
+    desk.now += SECOND * 30;
+    let (_, grant) = desk.permit(desk.request(10));
+    let (_, slot) = desk.wait(desk.request(10));
+    desk.state.permit_returned(grant, desk.now, &mut desk.fx);
+    desk.deliver();
+    let Some(Gift::Permit(grant)) = taken(&slot) else { panic!() };
+    assert_eq!(desk.state.status(desk.now).hosts[0].consecutive_failures, 1);
+    let _ = desk.opened(&grant);
+    assert_eq!(desk.host_state(0), HostState::Available);
+}
+
+#[test]
+fn failures_begun_before_the_cooldown_count_once() {
+    let mut desk = Desk::new(4, vec![plan(0, 1)]);
+    let permits: Vec<_> = (0..4).map(|_| desk.permit(desk.request(10))).collect();
+    for permit in permits {
+        drop(desk.failed(permit, Blame::Host));
+    }
+    let status = desk.state.status(desk.now);
+    assert_eq!(status.hosts[0].state, HostState::CoolingDown { until: desk.now + SECOND * 30 });
+    assert_eq!(status.hosts[0].consecutive_failures, 4);
+}
+
+#[test]
+fn waiting_for_a_cooldown_is_refused_to_those_who_cannot_outwait_it() {
+    let mut desk = Desk::new(4, vec![plan(0, 1)]);
+    desk.cool(0);
+    desk.now += SECOND;
+    let (_, Step::Take(Gift::Refusal(refusal))) = desk.ask(desk.request(29)) else { panic!() };
+    let RefusalReason::Unavailable { retry_after, last_error } = refusal.reason else { panic!() };
+    assert_eq!(retry_after, Some(SECOND * 29));
+    assert_eq!(last_error, Some((HostId(0), Arc::from("no"))));
+    let (_, slot) = desk.wait(desk.request(30));
+    // It is told to keep the time, since nobody else does.
+    assert!(desk.fx.nudge.as_ref().is_some_and(|nudged| Arc::ptr_eq(nudged, &slot)));
+}
+
+#[test]
+fn each_waiter_is_refused_by_its_own_deadline() {
+    let mut desk = Desk::new(4, vec![plan(0, 1)]);
+    let live = desk.lease(desk.request(10));
+    desk.cool(0);
+    let slots = [10, 40, 20, 50].map(|seconds| desk.wait(desk.request(seconds)).1);
+    desk.deliver();
+    assert!(slots.iter().all(|slot| taken(slot).is_none()));
+    // The last live connection goes: only those who can outwait the cooldown stay.
+    desk.vacate(&live);
+    desk.deliver();
+    let refused = slots.each_ref().map(|slot| matches!(taken(slot), Some(Gift::Refusal(_))));
+    assert_eq!(refused, [true, false, true, false]);
+}
+
+#[test]
+fn the_head_of_the_queue_wakes_when_the_cooldown_ends() {
+    let mut desk = Desk::new(4, vec![plan(0, 1)]);
+    desk.cool(0);
+    let (errand, slot) = desk.wait(desk.request(100));
+    let (other, second) = desk.wait(desk.request(100));
+    let wake = desk.state.tick(&errand, desk.now, &mut desk.fx);
+    assert_eq!(wake, desk.now + SECOND * 30);
+    assert_eq!(desk.state.tick(&other, desk.now, &mut desk.fx), desk.now + SECOND * 100);
+    desk.fx.nudge = None;
+    // The head leaves: the next one takes over.
+    desk.state.forget(errand.ticket, desk.now, &mut desk.fx);
+    assert!(desk.fx.nudge.as_ref().is_some_and(|nudged| Arc::ptr_eq(nudged, &second)));
+    desk.now = wake;
+    desk.state.tick(&other, desk.now, &mut desk.fx);
+    desk.deliver();
+    assert!(matches!(taken(&second), Some(Gift::Permit(_))));
+    assert!(taken(&slot).is_none());
+}
+
+#[test]
+fn a_late_gift_is_passed_on() {
+    let mut desk = Desk::new(1, vec![plan(0, 1)]);
+    let record = desk.lease(desk.request(10));
+    let (_, late) = desk.wait(desk.request(10));
+    let (_, next) = desk.wait(desk.request(10));
+    desk.give_back(record.clone());
+    // The gift is on its way when the first one's time is up.
+    assert!(late.give_up().is_none());
+    desk.deliver();
+    let Some(Gift::Connection(held, _)) = taken(&next) else { panic!() };
+    assert_eq!(held.record.id, record.id);
+    assert_eq!(desk.state.counts().leased, 1);
+    // A permit is passed on alike.
+    let (_, late) = desk.wait(desk.request(10));
+    let (_, next) = desk.wait(desk.request(10));
+    desk.vacate(&held.record);
+    assert!(late.give_up().is_none());
+    desk.deliver();
+    assert!(matches!(taken(&next), Some(Gift::Permit(_))));
+    assert_eq!(desk.state.counts().connecting, 1);
+}
+
+#[test]
+fn a_permit_is_never_given_to_one_whose_time_is_over() {
+    let mut desk = Desk::new(1, vec![plan(0, 1)]);
+    let record = desk.lease(desk.request(10));
+    let (_, late) = desk.wait(desk.request(1));
+    let (_, next) = desk.wait(desk.request(10));
+    desk.now += SECOND * 2;
+    desk.vacate(&record);
+    desk.deliver();
+    assert!(taken(&late).is_none());
+    assert!(matches!(taken(&next), Some(Gift::Permit(_))));
+}
+
+#[test]
+fn lifetimes_are_spread() {
+    let mut limits = limits(50);
+    limits.max_lifetime = Some(SECOND * 100);
+    let now = dawn();
+    let mut state: PoolState<()> = PoolState::new(vec![plan(0, 1)], limits, 1, now);
+    let lives: Vec<_> = (0..50).filter_map(|_| state.draw_lifetime()).collect();
+    assert!(lives.iter().all(|&life| life <= SECOND * 100 && life >= SECOND * 90));
+    assert!(lives.iter().max().unwrap().saturating_sub(*lives.iter().min().unwrap()) > SECOND * 5);
+}

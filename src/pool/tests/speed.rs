@@ -3,8 +3,34 @@
 use std::time::Duration;
 
 use crate::clock::{self, Deadline};
-use crate::pool::tests::fake::{Fake, limits, plan};
-use crate::pool::{Fate, Pool, Request};
+use crate::endpoint::HostId;
+use crate::pool::tests::fake::{limits, plan};
+use crate::pool::{Close, Connector, Fate, OpenError, Pool, Request};
+
+struct Bare;
+
+impl Connector for Bare {
+    type Connection = u64;
+    type Error = String;
+
+    fn open(&self, _: HostId, id: u64, _: Deadline) -> Result<u64, OpenError<String>> {
+        Ok(id)
+    }
+
+    fn is_alive(&self, _: &mut u64) -> bool {
+        true
+    }
+
+    fn is_in_step(&self, _: &u64) -> bool {
+        true
+    }
+
+    fn message_limit(&self, _: &u64) -> Option<u32> {
+        None
+    }
+
+    fn close(&self, _: u64, _: Close) {}
+}
 
 /// Run by hand, optimised: `cargo test --release -- --ignored --nocapture uncontended`.
 #[test]
@@ -12,10 +38,14 @@ use crate::pool::{Fate, Pool, Request};
 fn uncontended_acquire_and_finish() {
     const ROUNDS: u32 = 2_000_000;
     for hosts in [1, 3] {
-        let pool = Pool::new(Fake::new(), (0..hosts).map(|_| plan(0, 1)).collect(), limits(8), 1);
-        let turn = || {
-            let lease = pool.acquire(Request::by(Deadline::after(Duration::from_secs(9)))).unwrap();
-            lease.finish(Fate::Keep { delivered: true });
+        let mut limits = limits(8);
+        limits.idle_timeout = Some(Duration::from_secs(120));
+        limits.max_lifetime = Some(Duration::from_secs(1200));
+        let pool = Pool::new(Bare, (0..hosts).map(|_| plan(0, 1)).collect(), limits, 1);
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let turn = || match pool.acquire(Request::by(deadline)) {
+            Ok(lease) => lease.finish(Fate::Keep { delivered: true }),
+            Err(error) => panic!("{error:?}"),
         };
         (0..1000).for_each(|_| turn());
         let start = clock::now();
