@@ -73,6 +73,7 @@
 
 // Words: pure data.
 mod blame;
+mod cancel;
 mod clock;
 mod endpoint;
 mod error;
@@ -106,6 +107,7 @@ pub mod testing;
 #[path = "guide/mod.rs"]
 pub mod _guide;
 
+pub use crate::cancel::CancelToken;
 pub use crate::endpoint::Endpoint;
 pub use crate::error::{Classification, FailureKind, SendError};
 #[cfg(feature = "r2d2")]

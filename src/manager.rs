@@ -97,7 +97,7 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
 
     fn connect(&self) -> Result<SmtpConnection, SendError> {
         let deadline = Deadline::after(self.timeouts.connect + self.timeouts.auth);
-        let session = self.opener.open(deadline).map_err(|failure| {
+        let session = self.opener.open(deadline, &[]).map_err(|failure| {
             let limit = Limit::of_opening(failure.event.step(), self.timeouts);
             let judged = judge(failure, false, false, self.send.boundary, limit);
             send_error(judged, self.opener.endpoint().clone(), Vec::new())

@@ -37,14 +37,16 @@ impl<C: Connector> Shared<C> {
     }
 
     /// Looks at the state.
+    // Proof: one look under one lock is one moment; nothing can be changed through it.
     pub(super) fn look<R>(&self, look: impl FnOnce(&PoolState<C::Connection>) -> R) -> R {
         look(&self.state.lock())
     }
 
     /// Makes a decision. What it takes to carry it out is handed to [`Self::carry_out`] as soon as whatever the
     /// decision itself gave is in the hands of a value that gives it back when dropped.
-    // Proof: this is the only place that changes the state. `decide` is one method of `PoolState`, which runs nobody
-    // else's code; what it put into the effects leaves the lock untouched.
+    // Proof: all changes are made here, but for those of `carry_out_some`, which are alike. `decide` is one method of
+    // `PoolState`, which runs nobody else's code; whatever it gives away is in the result or the effects, and both
+    // outlive the lock.
     pub(super) fn decide<R>(
         &self,
         decide: impl FnOnce(&mut PoolState<C::Connection>, &mut Effects<C::Connection>) -> R,
@@ -83,8 +85,10 @@ impl<C: Connector> Shared<C> {
                 slot.nudge();
             }
             for (slot, gift) in fx.gifts {
-                if let Err(gift) = slot.give(gift) {
+                if let Some(gift) = slot.give(gift) {
                     let now = clock::now();
+                    // Proof: who has gone has left the queue, so that the gift has no owner but this thread, and what
+                    // becomes of it is in `next`.
                     self.state.lock().pass_on(gift, now, &mut next);
                 }
                 // A nudge must not wait for the gifts that come after it.
@@ -186,7 +190,7 @@ impl<C: Connector> Shared<C> {
             }
             Step::Take(Gift::Permit(grant)) => Turn::Permit(OpenPermit::new(self, grant)),
             Step::Take(Gift::Refusal(refusal)) => Turn::Refused(refusal),
-            Step::Wait(slot) => Turn::Wait(WaitingPlace { shared: self, errand: errand.clone(), slot: Some(slot) }),
+            Step::Wait(slot) => Turn::Wait(WaitingPlace { shared: self, errand: errand.clone(), slot, is_left: false }),
         };
         self.carry_out(fx);
         turn
@@ -194,6 +198,7 @@ impl<C: Connector> Shared<C> {
 }
 
 /// Nobody can come any more: what is idle is closed.
+// Proof: leases and waiting callers hold the pool alive, so that there are none, and no other thread either.
 impl<C: Connector> Drop for Shared<C> {
     fn drop(&mut self) {
         let mut fx = Effects::new();
@@ -216,43 +221,52 @@ enum Turn<'a, C: Connector> {
 struct WaitingPlace<'a, C: Connector> {
     shared: &'a Arc<Shared<C>>,
     errand: Errand,
-    slot: Option<Arc<Slot<C::Connection>>>,
+    slot: Arc<Slot<C::Connection>>,
+    is_left: bool,
 }
 
 impl<C: Connector> WaitingPlace<'_, C> {
     /// Waits until something is given, or time is up.
     fn wait(mut self) -> Step<C::Connection> {
-        let Some(slot) = self.slot.take() else { unreachable!("a place is waited at once") };
-        let errand = &self.errand;
-        let deadline = errand.request.deadline.instant();
+        let deadline = self.errand.request.deadline.instant();
         let mut until = deadline;
         loop {
-            match slot.sleep(until) {
-                Woken::Granted(gift) => return Step::Take(gift),
-                Woken::Time if clock::now() >= deadline => {
-                    if let Some(gift) = slot.give_up() {
-                        return Step::Take(gift);
-                    }
-                    let now = clock::now();
-                    let (refusal, fx) = self.shared.decide(|state, fx| state.leave(errand.ticket, now, fx));
-                    self.shared.carry_out(fx);
-                    return Step::Take(Gift::Refusal(refusal));
+            match self.slot.sleep(until) {
+                Woken::Granted(gift) => {
+                    self.is_left = true;
+                    return Step::Take(gift);
                 }
+                Woken::Time if clock::now() >= deadline => return Step::Take(self.leave()),
                 Woken::Nudged | Woken::Time => {
                     let now = clock::now();
-                    let (wake, fx) = self.shared.decide(|state, fx| state.tick(errand, now, fx));
+                    let (wake, fx) = self.shared.decide(|state, fx| state.tick(&self.errand, now, fx));
                     until = wake;
                     self.shared.carry_out(fx);
                 }
             }
         }
     }
+
+    /// Time is up. What has come in the last moment is taken all the same.
+    fn leave(&mut self) -> Gift<C::Connection> {
+        self.is_left = true;
+        if let Some(gift) = self.slot.give_up() {
+            return gift;
+        }
+        let now = clock::now();
+        let (refusal, fx) = self.shared.decide(|state, fx| state.leave(self.errand.ticket, now, fx));
+        self.shared.carry_out(fx);
+        Gift::Refusal(refusal)
+    }
 }
 
+/// Something panicked while others were served: the place is left, and what had come is passed on.
 impl<C: Connector> Drop for WaitingPlace<'_, C> {
     fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        let gift = slot.give_up();
+        if self.is_left {
+            return;
+        }
+        let gift = self.slot.give_up();
         self.shared.change(clock::now(), |state, now, fx| {
             state.forget(self.errand.ticket, now, fx);
             if let Some(gift) = gift {

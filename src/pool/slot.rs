@@ -96,20 +96,21 @@ impl<T> Slot<T> {
         Self { state: Mutex::new(SlotState::Waiting), changed: Condvar::new() }
     }
 
-    /// Hands a gift over; it comes back if the caller has gone.
+    /// Hands a gift over. Returned, it is to be passed on: the caller has gone.
+    #[must_use]
     // Proof: both this and `give_up` decide under the slot's lock, so that either the caller has the gift or the giver.
-    pub(super) fn give(&self, gift: Gift<T>) -> Result<(), Gift<T>> {
+    pub(super) fn give(&self, gift: Gift<T>) -> Option<Gift<T>> {
         let mut state = self.state.lock();
         match *state {
             SlotState::Waiting | SlotState::Nudged => {
                 *state = SlotState::Granted(gift);
                 drop(state);
                 self.changed.notify_one();
-                Ok(())
+                None
             }
             SlotState::Granted(_) | SlotState::Gone => {
                 drop(state);
-                Err(gift)
+                Some(gift)
             }
         }
     }

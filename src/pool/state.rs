@@ -100,6 +100,8 @@ impl<T> PoolState<T> {
                 Served::Wait => {}
             }
         }
+        // Who comes back has a new slot, and knows nothing of what it was told in the old one.
+        self.timekeeper = self.timekeeper.filter(|&(keeper, _)| keeper != errand.ticket);
         let slot = self.waiters.join(errand.clone());
         // It may have joined behind others who can use nothing of what it can use.
         self.settle(now, fx);

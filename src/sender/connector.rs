@@ -39,7 +39,7 @@ impl Connector for SmtpConnector {
     type Error = Judged;
 
     fn open(&self, host: HostId, _id: u64, deadline: Deadline) -> Result<Session, OpenError<Judged>> {
-        self.hosts[host.0].open(deadline).map_err(|failure| {
+        self.hosts[host.0].open(deadline, &[]).map_err(|failure| {
             let limit = Limit::of_opening(failure.event.step(), self.timeouts);
             let judged = judge(failure, false, false, self.boundary, limit);
             OpenError { blame: judged.verdict.blame, error: judged }

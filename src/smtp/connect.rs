@@ -1,11 +1,13 @@
 //! A TCP connection to the first address that answers, within one budget over all of them.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 
 /// When the kernel begins to ask an idle peer whether it is there.
@@ -18,15 +20,16 @@ pub(super) fn connect(
     local: Option<IpAddr>,
     unacknowledged_timeout: Duration,
     deadline: Deadline,
+    cancel: &[&CancelToken],
 ) -> io::Result<TcpStream> {
     let mut last_error = None;
     for (tried, address) in addresses.iter().enumerate() {
         let left = deadline.remaining();
-        if left.is_zero() {
+        if left.is_zero() || cancel.iter().any(|token| token.is_cancelled()) {
             break;
         }
         let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        match connect_to(*address, local, share.max(Duration::from_millis(1))) {
+        match connect_to(*address, local, share.max(Duration::from_millis(1)), cancel) {
             Ok(stream) => {
                 prepare(&stream, unacknowledged_timeout)?;
                 return Ok(stream);
@@ -37,13 +40,27 @@ pub(super) fn connect(
     Err(last_error.unwrap_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "the deadline passed")))
 }
 
-fn connect_to(address: SocketAddr, local: Option<IpAddr>, timeout: Duration) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn connect_to(
+    address: SocketAddr,
+    local: Option<IpAddr>,
+    timeout: Duration,
+    cancel: &[&CancelToken],
+) -> io::Result<TcpStream> {
+    let socket = Arc::new(Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?);
     if let Some(local) = local {
         socket.bind(&SocketAddr::new(local, 0).into())?;
     }
-    socket.connect_timeout(&address.into(), timeout)?;
-    Ok(socket.into())
+    {
+        let cut = || {
+            let socket = Arc::clone(&socket);
+            // Ends the wait for an answer; a socket that has not begun to connect is not cut, so the flag is looked at besides.
+            move || drop(socket.shutdown(Shutdown::Both))
+        };
+        let _registrations = cancel.iter().map(|token| token.on_cancel(cut())).collect::<Vec<_>>();
+        socket.connect_timeout(&address.into(), timeout)?;
+    }
+    // Only a hook that runs at this moment still holds it, and it is about to cut the connection.
+    Arc::try_unwrap(socket).map(TcpStream::from).map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "cancelled"))
 }
 
 fn prepare(stream: &TcpStream, unacknowledged_timeout: Duration) -> io::Result<()> {
@@ -70,9 +87,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let alive = listener.local_addr().unwrap();
         let deadline = Deadline::after(Duration::from_secs(10));
-        let stream = connect(&[dead, alive], None, Duration::from_secs(1), deadline).unwrap();
+        let stream = connect(&[dead, alive], None, Duration::from_secs(1), deadline, &[]).unwrap();
         assert_eq!(stream.peer_addr().unwrap(), alive);
-        let refused = connect(&[dead], None, Duration::from_secs(1), deadline).unwrap_err();
+        let refused = connect(&[dead], None, Duration::from_secs(1), deadline, &[]).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -1,10 +1,12 @@
 //! From a host to an open session: look-up, TCP, TLS, greeting, EHLO, STARTTLS, AUTH.
 
+use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use native_tls::TlsConnector;
 
+use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::Endpoint;
 use crate::event::{Desync, Event, Fault, Policy, Step};
@@ -19,7 +21,7 @@ use super::connect::connect;
 use super::failure::Failure;
 use super::resolve::{ResolveError, Resolver};
 use super::session::Session;
-use super::stream::{DeadlineStream, DeadlineTcp};
+use super::stream::{DeadlineStream, DeadlineTcp, cutter};
 use super::tls;
 use super::wire::Wire;
 
@@ -53,10 +55,19 @@ impl SessionOpener {
         &self.endpoint
     }
 
-    /// Opens a session by `deadline` at the latest.
-    pub(crate) fn open(&self, deadline: Deadline) -> Result<Session, Failure> {
+    /// Opens a session by `deadline` at the latest, or fails early when one of `cancel` is cancelled. The first of them can cut the
+    /// session for as long as it lives.
+    pub(crate) fn open(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<Session, Failure> {
         let connect_by = deadline.earlier(Deadline::after(self.timeouts.connect));
-        let tcp = self.connect(connect_by)?;
+        let socket = Arc::new(self.connect(connect_by, cancel)?);
+        let mut cutters = cancel.iter().map(|token| token.on_cancel(cutter(&socket))).collect::<Vec<_>>();
+        let mut session = self.start(DeadlineTcp::new(socket, connect_by), connect_by, deadline)?;
+        session.keep_cutter(cutters.drain(..).next());
+        Ok(session)
+    }
+
+    /// From a TCP connection to a session.
+    fn start(&self, tcp: DeadlineTcp, connect_by: Deadline, deadline: Deadline) -> Result<Session, Failure> {
         let stream = match self.host.security {
             Security::ImplicitTls => tls::handshake(self.tls()?, &self.host.name, tcp)?,
             _ => DeadlineStream::Plain(tcp),
@@ -69,12 +80,12 @@ impl SessionOpener {
         }
     }
 
-    fn connect(&self, deadline: Deadline) -> Result<DeadlineTcp, Failure> {
+    fn connect(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<TcpStream, Failure> {
         let Host { name, port, local_address, .. } = &self.host;
-        let addresses = self.resolver.resolve(name.trim_end_matches('.'), *port, deadline).map_err(resolve_failure)?;
-        let socket = connect(&addresses, *local_address, self.timeouts.unacknowledged, deadline)
-            .map_err(|error| Failure::transport(Step::Connect, error, SendStage::BeforeConnect))?;
-        Ok(DeadlineTcp::new(socket, deadline))
+        let name = name.trim_end_matches('.');
+        let addresses = self.resolver.resolve(name, *port, deadline, cancel).map_err(resolve_failure)?;
+        connect(&addresses, *local_address, self.timeouts.unacknowledged, deadline, cancel)
+            .map_err(|error| Failure::transport(Step::Connect, error, SendStage::BeforeConnect))
     }
 
     fn tls(&self) -> Result<&TlsConnector, Failure> {

@@ -7,8 +7,9 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::sync::Mutex;
 
@@ -64,14 +65,25 @@ impl Resolver {
     }
 
     /// The addresses of `name`, at least one.
-    pub(super) fn resolve(&self, name: &str, port: u16, deadline: Deadline) -> Result<Vec<SocketAddr>, ResolveError> {
+    pub(super) fn resolve(
+        &self,
+        name: &str,
+        port: u16,
+        deadline: Deadline,
+        cancel: &[&CancelToken],
+    ) -> Result<Vec<SocketAddr>, ResolveError> {
         if let Ok(address) = name.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
         // An answer from before must not come too late to be used.
         let known = self.shared.names.lock().last_good.contains_key(name);
         let wait_until = if known { deadline.instant() - deadline.remaining() / 2 } else { deadline.instant() };
-        let answer = self.ask(name).and_then(|answers| {
+        let answer = self.ask(name).and_then(|(answer_to, answers)| {
+            let cut = || {
+                let answer_to = answer_to.clone();
+                move || drop(answer_to.try_send(Err(Arc::new(io::Error::other("cancelled")))))
+            };
+            let _registrations = cancel.iter().map(|token| token.on_cancel(cut())).collect::<Vec<_>>();
             let answer = answers.recv_deadline(wait_until).map_err(|_| ResolveError::TimedOut)?;
             answer.map_err(ResolveError::Failed)
         });
@@ -80,15 +92,17 @@ impl Resolver {
     }
 
     /// Joins the look-up of `name`, or begins it.
-    fn ask(&self, name: &str) -> Result<crossbeam_channel::Receiver<Answer>, ResolveError> {
-        let (answer_to, answer) = bounded(1);
+    fn ask(&self, name: &str) -> Result<(Sender<Answer>, Receiver<Answer>), ResolveError> {
+        // Room for the answer and for a cancellation.
+        let (answer_to, answer) = bounded(2);
+        let handle = answer_to.clone();
         {
             // Whoever finds the name absent under the lock begins the look-up; the thread takes the whole list out under the same
             // lock, so each sender is in exactly one list that will be answered.
             let mut names = self.shared.names.lock();
             if let Some(waiting) = names.asking.get_mut(name) {
                 waiting.push(answer_to);
-                return Ok(answer);
+                return Ok((handle, answer));
             }
             if names.asking.len() >= MAX_LOOKUPS {
                 return Err(ResolveError::Busy);
@@ -99,7 +113,7 @@ impl Resolver {
         let owned = name.to_owned();
         let started = thread::Builder::new().name("smtp-pool-resolve".to_owned()).spawn(move || shared.run(&owned));
         match started {
-            Ok(_) => Ok(answer),
+            Ok(_) => Ok((handle, answer)),
             Err(error) => {
                 self.shared.names.lock().asking.remove(name);
                 Err(ResolveError::NoThread(error))
@@ -126,7 +140,7 @@ impl Shared {
         };
         for answer_to in waiting.into_iter().flatten() {
             // A caller whose deadline passed has gone.
-            let _ = answer_to.send(answer.clone());
+            let _ = answer_to.try_send(answer.clone());
         }
     }
 }
@@ -148,7 +162,7 @@ mod tests {
     #[test]
     fn an_address_needs_no_lookup() {
         let resolver = Resolver::new(|_| panic!("nothing to look up"));
-        let addresses = resolver.resolve("::1", 25, Deadline::after(LONG)).unwrap();
+        let addresses = resolver.resolve("::1", 25, Deadline::after(LONG), &[]).unwrap();
         assert_eq!(addresses, ["[::1]:25".parse().unwrap()]);
     }
 
@@ -165,12 +179,28 @@ mod tests {
         for round in 0..1_000 {
             let name = format!("host{}.example", round % 10);
             let deadline = Deadline::after(Duration::from_micros(10));
-            let error = resolver.resolve(&name, 25, deadline).unwrap_err();
+            let error = resolver.resolve(&name, 25, deadline, &[]).unwrap_err();
             assert!(matches!(error, ResolveError::TimedOut | ResolveError::Busy), "{error:?}");
         }
         assert!(begun.load(Ordering::Relaxed) <= MAX_LOOKUPS);
         drop(release);
-        assert_eq!(resolver.resolve("host0.example", 25, Deadline::after(LONG)).unwrap().len(), 1);
+        assert_eq!(resolver.resolve("host0.example", 25, Deadline::after(LONG), &[]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_cancelled_caller_does_not_wait_for_the_name_server() {
+        let (_hold, held) = bounded::<()>(0);
+        let resolver = Resolver::new(move |_| {
+            let _ = held.recv();
+            Ok(Vec::new())
+        });
+        let token = CancelToken::new();
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| resolver.resolve("a.example", 25, Deadline::after(LONG), &[&token]));
+            token.cancel();
+            assert!(matches!(asking.join().unwrap(), Err(ResolveError::Failed(_))));
+        });
+        drop(_hold);
     }
 
     #[test]
@@ -180,8 +210,8 @@ mod tests {
             0 => Ok(vec![IpAddr::from([192, 0, 2, 1])]),
             _ => Err(io::Error::other("SERVFAIL")),
         });
-        let first = resolver.resolve("a.example", 25, Deadline::after(LONG)).unwrap();
-        assert_eq!(resolver.resolve("a.example", 25, Deadline::after(LONG)).unwrap(), first);
-        assert!(matches!(resolver.resolve("b.example", 25, Deadline::after(LONG)), Err(ResolveError::Failed(_))));
+        let first = resolver.resolve("a.example", 25, Deadline::after(LONG), &[]).unwrap();
+        assert_eq!(resolver.resolve("a.example", 25, Deadline::after(LONG), &[]).unwrap(), first);
+        assert!(matches!(resolver.resolve("b.example", 25, Deadline::after(LONG), &[]), Err(ResolveError::Failed(_))));
     }
 }

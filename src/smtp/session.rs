@@ -1,5 +1,6 @@
 //! An open SMTP session between messages.
 
+use crate::cancel::{CancelToken, Registration};
 use crate::clock::Deadline;
 use crate::event::{Desync, Event, Step};
 use crate::stage::SendStage;
@@ -7,7 +8,7 @@ use crate::stage::SendStage;
 use super::capabilities::Capabilities;
 use super::command::{NOOP, QUIT, RSET};
 use super::failure::Failure;
-use super::stream::Look;
+use super::stream::{Look, cutter};
 use super::wire::Wire;
 
 /// Messages refused in a row after which a session is retired: Postfix slows a client down after ten errors and hangs up at the
@@ -26,11 +27,23 @@ pub(crate) struct Session {
     /// ([RFC 5321 §4.1.4](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.4)).
     pub(super) reset_owed: bool,
     pub(super) refused_in_a_row: u32,
+    /// Whoever may cut the session at any time.
+    cutter: Option<Registration>,
 }
 
 impl Session {
     pub(super) const fn new(wire: Wire, capabilities: Capabilities) -> Self {
-        Self { wire, capabilities, in_step: true, reset_owed: false, refused_in_a_row: 0 }
+        Self { wire, capabilities, in_step: true, reset_owed: false, refused_in_a_row: 0, cutter: None }
+    }
+
+    /// Keeps a registration for as long as the session lives.
+    pub(super) fn keep_cutter(&mut self, cutter: Option<Registration>) {
+        self.cutter = cutter;
+    }
+
+    /// Has the connection cut when `token` is cancelled, until what is returned is dropped.
+    pub(crate) fn cut_on(&self, token: &CancelToken) -> Registration {
+        token.on_cancel(cutter(self.wire.stream().socket()))
     }
 
     /// Whether every command has had its reply.

@@ -190,9 +190,9 @@ impl TestServerBuilder {
         self
     }
 
-    /// What the server does instead of its duty; nothing unless set. Cuts set on the builder before are replaced.
+    /// What the server does instead of its duty; nothing unless set. Cuts set on the builder stay.
     pub fn script(mut self, script: Script) -> Self {
-        self.script = script;
+        self.script = script.with_cuts_of(self.script);
         self
     }
 

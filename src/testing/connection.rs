@@ -1,5 +1,7 @@
 //! The thread of one connection: reads lines and content, runs the script or the normal behaviour, writes in batches.
 
+mod actions;
+
 use std::convert::Infallible;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -101,6 +103,10 @@ impl Connection {
         if self.shared.config.security == super::Security::ImplicitTls {
             self.stage(Stage::TlsHandshake, b"")?;
         }
+        if self.link.refused {
+            // No script has a say in it.
+            self.normal(Stage::Connect, b"", true)?;
+        }
         self.stage(Stage::Connect, b"")?;
         loop {
             match self.mode {
@@ -119,6 +125,7 @@ impl Connection {
             return self.unreadable("command line ends with a bare LF");
         };
         self.link.record_command(line);
+        self.message_finished = false;
         let stage =
             if self.session.auth.is_some() { Stage::AuthStep } else { command::stage_of(&command::split(line).0) };
         let limit = if matches!(stage, Stage::Auth | Stage::AuthStep) { AUTH_LINE_LIMIT } else { LINE_LIMIT };
@@ -216,85 +223,6 @@ impl Connection {
                 Ok(())
             }
         }
-    }
-
-    fn act(&mut self, stage: Stage, line: &[u8], actions: &[Action]) -> Step {
-        let mut decided = false;
-        let mut said = Vec::new();
-        for action in actions {
-            match action {
-                Action::Reply(bytes) | Action::Drip { bytes, .. } | Action::Endless { bytes, .. } => {
-                    said.extend_from_slice(bytes);
-                    if let (false, Some(code)) = (decided, final_code(&said)) {
-                        decided = true;
-                        self.session.believe(stage, line, code, &said);
-                    }
-                    match action {
-                        Action::Drip { bytes, interval } => {
-                            for byte in bytes {
-                                self.out.push(*byte);
-                                self.flush()?;
-                                self.pause(*interval)?;
-                            }
-                        }
-                        Action::Endless { bytes, interval } => loop {
-                            self.out.extend_from_slice(bytes);
-                            self.flush()?;
-                            self.pause(*interval)?;
-                        },
-                        _ => self.out.extend_from_slice(bytes),
-                    }
-                }
-                Action::Default | Action::Proceed => {
-                    let (answer, already) = (*action == Action::Default, std::mem::replace(&mut decided, true));
-                    if stage == Stage::Bdat && !already {
-                        self.finish_chunk(line, answer)?;
-                    } else {
-                        self.normal(stage, line, answer)?;
-                    }
-                }
-                Action::Accept => {
-                    decided = true;
-                    self.session.store();
-                }
-                Action::DelayFor(time) => {
-                    self.flush()?;
-                    self.pause(*time)?;
-                }
-                Action::Barrier(name) => {
-                    self.flush()?;
-                    if !self.shared.pass_barrier(&self.link, name) {
-                        return Err(End::Reset);
-                    }
-                }
-                Action::Fin => return self.leave(End::Fin),
-                Action::Reset => return self.leave(End::Reset),
-                Action::HalfClose => {
-                    self.flush()?;
-                    self.link.half_close();
-                }
-                Action::CloseNotify => {
-                    self.flush()?;
-                    self.link.close_notify()?;
-                }
-                Action::StopReading => {
-                    self.flush()?;
-                    self.shared.park(&self.link);
-                    return Err(End::Gone);
-                }
-                Action::Silence => {
-                    self.flush()?;
-                    self.swallow()?;
-                }
-                Action::StartTlsNow => self.handshake()?,
-                Action::ChunkAsCommands => {}
-            }
-        }
-        // The dot ends the transaction whatever the answer (RFC 5321 §4.1.1.4).
-        if stage == Stage::EndOfData {
-            self.session.end_transaction();
-        }
-        self.follow(stage)
     }
 
     /// Reads content up to the final dot.
@@ -396,10 +324,6 @@ impl Connection {
         Err(end)
     }
 
-    fn pause(&self, time: std::time::Duration) -> Step {
-        if self.shared.pause(&self.link, time) { Ok(()) } else { Err(End::Gone) }
-    }
-
     fn flush(&mut self) -> Step {
         let out = std::mem::take(&mut self.out);
         let result = if self.mute { Ok(()) } else { self.link.send(&out) };
@@ -485,12 +409,4 @@ impl Drop for Connection {
         drop(state);
         self.shared.changed.notify_all();
     }
-}
-
-/// The code of the first complete reply: three digits on a line that is not to be continued.
-fn final_code(said: &[u8]) -> Option<u16> {
-    let complete = said.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
-    let mut last =
-        complete.filter(|line| line.len() > 3 && line[..3].iter().all(u8::is_ascii_digit) && line[3] != b'-');
-    std::str::from_utf8(&last.next()?[..3]).ok()?.parse().ok()
 }

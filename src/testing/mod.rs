@@ -17,20 +17,17 @@
 //! assert_eq!(server.accepted("<welcome-1@example.com>"), 1);
 //! assert_eq!(server.messages()[0].recipients(), ["user@example.com"]);
 //! assert!(server.violations().is_empty());
-//! # use std::io::{BufRead, BufReader, Error, ErrorKind, Write};
-//! # fn my_mailer(port: u16, id: &str) -> Result<(), Error> {
-//! #     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
-//! #     let mut replies = BufReader::new(stream.try_clone()?);
-//! #     let body = format!("Message-ID: {id}\r\n\r\nWelcome.\r\n.\r\n");
-//! #     for command in ["", "HELO me\r\n", "MAIL FROM:<shop@example.com>\r\n", "RCPT TO:<user@example.com>\r\n", "DATA\r\n", &body] {
-//! #         stream.write_all(command.as_bytes())?;
-//! #         let mut reply = String::new();
-//! #         replies.read_line(&mut reply)?;
-//! #         if !reply.starts_with(['2', '3']) { return Err(Error::new(ErrorKind::Other, reply)); }
-//! #     }
-//! #     Ok(())
+//! # fn my_mailer(port: u16, id: &str) -> Result<(), lettre::transport::smtp::Error> {
+//! #     use lettre::Transport;
+//! #     let message = lettre::Message::builder()
+//! #         .message_id(Some(id.to_owned()))
+//! #         .from("shop@example.com".parse().unwrap())
+//! #         .to("user@example.com".parse().unwrap())
+//! #         .body("Welcome.".to_owned())
+//! #         .unwrap();
+//! #     lettre::SmtpTransport::builder_dangerous("127.0.0.1").port(port).build().send(&message).map(drop)
 //! # }
-//! # Ok::<(), Error>(())
+//! # Ok::<(), lettre::transport::smtp::Error>(())
 //! ```
 //!
 //! **Script the failure.** A [`Script`] says at which [`Stage`] the server does which [`Action`]s instead of its duty.
@@ -52,18 +49,15 @@
 //! server.assert_script_used();
 //! // A mailer that had sent it again would have been caught here.
 //! assert_eq!(server.accepted("<welcome-1@example.com>"), 1);
-//! # use std::io::{BufRead, BufReader, Error, ErrorKind, Write};
-//! # fn my_mailer(port: u16, id: &str) -> Result<(), Error> {
-//! #     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
-//! #     let mut replies = BufReader::new(stream.try_clone()?);
-//! #     let body = format!("Message-ID: {id}\r\n\r\nWelcome.\r\n.\r\n");
-//! #     for command in ["", "HELO me\r\n", "MAIL FROM:<shop@example.com>\r\n", "RCPT TO:<user@example.com>\r\n", "DATA\r\n", &body] {
-//! #         stream.write_all(command.as_bytes())?;
-//! #         let mut reply = String::new();
-//! #         replies.read_line(&mut reply)?;
-//! #         if !reply.starts_with(['2', '3']) { return Err(Error::new(ErrorKind::Other, reply)); }
-//! #     }
-//! #     Ok(())
+//! # fn my_mailer(port: u16, id: &str) -> Result<(), lettre::transport::smtp::Error> {
+//! #     use lettre::Transport;
+//! #     let message = lettre::Message::builder()
+//! #         .message_id(Some(id.to_owned()))
+//! #         .from("shop@example.com".parse().unwrap())
+//! #         .to("user@example.com".parse().unwrap())
+//! #         .body("Welcome.".to_owned())
+//! #         .unwrap();
+//! #     lettre::SmtpTransport::builder_dangerous("127.0.0.1").port(port).build().send(&message).map(drop)
 //! # }
 //! ```
 //!
@@ -90,6 +84,11 @@
 //!   told from what was sent after the reply;
 //! - bare CR or LF, NUL, lines over 998 bytes, in commands (500) or content (taken all the same);
 //! - 8-bit content or addresses that were not announced; BDAT without CHUNKING; a line of content whose dot was not doubled.
+//!
+//! # What it is not
+//!
+//! A server for mail: it delivers nothing. Its TLS is the TLS library's server side: with OpenSSL TLS 1.2, so nothing but
+//! SMTP arrives after the handshake. No CRAM-MD5, no BINARYMIME, no limits on commands or recipients but those a script sets.
 
 mod auth;
 mod builder;

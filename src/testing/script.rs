@@ -296,6 +296,13 @@ impl Script {
         self
     }
 
+    /// The cuts of `earlier` before its own.
+    pub(super) fn with_cuts_of(mut self, earlier: Self) -> Self {
+        self.server_cuts.splice(0..0, earlier.server_cuts);
+        self.client_cuts.splice(0..0, earlier.client_cuts);
+        self
+    }
+
     fn rule(mut self, stage: Stage, occasion: Occasion, actions: impl IntoIterator<Item = Action>) -> Self {
         let actions = actions.into_iter().collect();
         self.rules.push(Rule { stage, occasion, after_bytes: 0, actions, seen: 0, used: false });

@@ -89,7 +89,9 @@ fn turns_connections_away_at_the_limit() {
     assert_eq!(server.peak_connections(), 2);
     drop((third, fourth));
 
-    let server = TestServer::builder().max_connections(Some(0)).refuse_over_limit("554 go away\r\n").start();
+    let script = Script::new().on(Stage::Connect, [Action::reply("220 not for those over the limit\r\n")]);
+    let server =
+        TestServer::builder().script(script).max_connections(Some(0)).refuse_over_limit("554 go away\r\n").start();
     assert_eq!(Client::silent(&server).rest(), "554 go away\r\n");
 }
 
@@ -145,13 +147,14 @@ fn two_servers_do_not_know_each_other() {
     assert_ne!(one.port(), two.port());
     Client::ready(&one).mail("1");
     assert_eq!((one.accepted("1"), two.accepted("1")), (1, 0));
-    assert_eq!(format!("{two:?}").contains(&two.port().to_string()), true);
+    assert!(format!("{two:?}").contains(&two.port().to_string()));
 }
 
 /// Threads of other tests running beside could not be told from those left behind,
 /// so the servers run in a process of their own.
 #[test]
 #[cfg(target_os = "linux")]
+#[expect(clippy::disallowed_methods, reason = "it measures real time")]
 fn the_drop_is_prompt_and_leaves_no_thread_and_no_socket() {
     const MARK: &str = "TESTING_SERVER_DROP_CHILD";
     if std::env::var_os(MARK).is_none() {

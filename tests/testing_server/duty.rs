@@ -301,3 +301,25 @@ fn authenticates() {
         assert_eq!(server.violations(), [""; 0]);
     }
 }
+
+/// A client nobody here has written finds nothing to complain about, nor does the server.
+#[test]
+fn lettre_gets_along_with_it() {
+    let server = TestServer::builder().credentials("user", "secret").start();
+    let transport = lettre::SmtpTransport::builder_dangerous("127.0.0.1")
+        .port(server.port())
+        .credentials(("user", "secret").into())
+        .build();
+    let message = lettre::Message::builder()
+        .from("a@example.com".parse().unwrap())
+        .to("b@example.com".parse().unwrap())
+        .message_id(Some("<lettre@example.com>".to_owned()))
+        .body(".dot\r\nf\u{fc}r".to_owned())
+        .unwrap();
+    lettre::Transport::send(&transport, &message).unwrap();
+    assert_eq!(server.accepted("lettre@example.com"), 1);
+    // The CRLF before the final dot belongs to the content.
+    assert_eq!(server.messages()[0].content(), [&message.formatted()[..], b"\r\n"].concat());
+    assert_eq!(server.messages()[0].authenticated_as(), Some("user"));
+    assert_eq!(server.violations(), [""; 0]);
+}

@@ -270,6 +270,22 @@ fn authentication_by_script() {
 }
 
 #[test]
+fn what_follows_from_a_command_waits_for_the_end_of_the_list() {
+    let server = on(Stage::Quit, [Action::Proceed, Action::reply("221 mine\r\n")]);
+    let mut client = Client::ready(&server);
+    client.send("QUIT\r\n");
+    assert_eq!(client.rest(), "221 mine\r\n");
+    let server = on(Stage::Data, [Action::Default, Action::barrier("after 354")]);
+    let mut client = Client::ready(&server);
+    client.codes(&["MAIL FROM:<a@b.c>", "RCPT TO:<1@b.c>", "DATA"]);
+    client.send("Message-ID: <1>\r\n\r\n.\r\n");
+    server.wait_until_reached("after 354");
+    assert_eq!(server.accepted("1"), 0);
+    server.release("after 354");
+    assert_eq!(client.reply()[..3], *"250");
+}
+
+#[test]
 fn a_second_ehlo_can_lose_pipelining() {
     let server = scripted(Script::new().on_nth(Stage::Ehlo, 2, [Action::reply("250-localhost\r\n250 SIZE\r\n")]));
     let mut client = Client::ready(&server);

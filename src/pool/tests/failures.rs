@@ -366,6 +366,25 @@ fn a_session_limit_leaves_the_siblings() {
 }
 
 #[test]
+fn a_replacement_is_opened_on_the_same_host() {
+    let pool = pool(4, &[0, 0]);
+    // The rotation is now in favour of the other host; but this lease is paid for.
+    let renewed = got(lease(&pool).renew(Renewal::Stale, fresh()));
+    assert_eq!(renewed.host(), HostId(0));
+    let other = lease(&pool);
+    assert_eq!(other.host(), HostId(1));
+    drop((renewed, other));
+    let idle = lease(&pool);
+    let (host, id) = (idle.host(), idle.id());
+    drop(idle);
+    pool.connector().kill(id);
+    // Its turn comes round again.
+    let replaced = (0..2).map(|_| lease(&pool)).find(|lease| lease.host() == host).map(|lease| lease.is_reused());
+    assert_eq!(replaced, Some(false));
+    assert_at_rest(&pool);
+}
+
+#[test]
 fn a_renewal_goes_elsewhere_when_its_host_is_down() {
     let pool = pool(1, &[0, 10]);
     let lease = lease(&pool);

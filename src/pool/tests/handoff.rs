@@ -196,6 +196,20 @@ fn a_panic_in_close_gives_the_place_back() {
 }
 
 #[test]
+fn a_caller_that_panics_on_its_way_leaves_the_queue() {
+    let mut limits = limits(1);
+    limits.idle_timeout = Some(Duration::from_nanos(1));
+    let pool = Pool::new(Fake::new(), vec![plan(0, 1)], limits, 1);
+    lease(&pool).finish(KEEP);
+    // The only place is that of an expired connection: the caller waits for it to be closed, by itself.
+    pool.connector().panics_when_closing.store(1, SeqCst);
+    assert!(panic::catch_unwind(AssertUnwindSafe(|| lease(&pool))).is_err());
+    assert_at_rest(&pool);
+    lease(&pool).finish(BROKEN);
+    assert_at_rest(&pool);
+}
+
+#[test]
 fn waiting_ends_at_the_deadline() {
     let pool = pool(1, &[0]);
     let held = lease(&pool);

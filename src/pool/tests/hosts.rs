@@ -87,7 +87,7 @@ impl Desk {
     fn deliver(&mut self) {
         while !self.fx.gifts.is_empty() {
             for (slot, gift) in std::mem::take(&mut self.fx.gifts) {
-                if let Err(gift) = slot.give(gift) {
+                if let Some(gift) = slot.give(gift) {
                     self.state.pass_on(gift, self.now, &mut self.fx);
                 }
             }
@@ -337,6 +337,22 @@ fn the_head_of_the_queue_wakes_when_the_cooldown_ends() {
     desk.deliver();
     assert!(matches!(taken(&second), Some(Gift::Permit(_))));
     assert!(taken(&slot).is_none());
+}
+
+#[test]
+fn whoever_comes_back_keeps_time_again() {
+    let mut desk = Desk::new(4, vec![plan(0, 1), plan(0, 1)]);
+    desk.cool(0);
+    desk.now += SECOND * 10;
+    desk.cool(1);
+    let (errand, slot) = desk.wait(desk.request(90));
+    desk.now = desk.state.tick(&errand, desk.now, &mut desk.fx);
+    desk.state.tick(&errand, desk.now, &mut desk.fx);
+    desk.deliver();
+    let Some(Gift::Permit(grant)) = taken(&slot) else { panic!() };
+    desk.fx.nudge = None;
+    let Step::Wait(again) = desk.failed((errand, grant), Blame::Host) else { panic!() };
+    assert!(desk.fx.nudge.as_ref().is_some_and(|nudged| Arc::ptr_eq(nudged, &again)));
 }
 
 #[test]

@@ -220,6 +220,17 @@ impl Model {
                     self.with(|state, now, fx| state.forget(ticket, now, fx));
                 }
             }
+            93 if self.rng.u8(..) < 25 => {
+                if self.rng.bool() {
+                    self.with(|state, _, fx| state.shut_down(fx));
+                    let counts = self.state.counts();
+                    assert_eq!((counts.idle, counts.waiting), (0, 0), "I9");
+                } else {
+                    let host = HostId(self.rng.usize(..self.state.hosts.all.len()));
+                    let messages = self.rng.u32(1..5);
+                    self.with(|state, _, fx| state.learn_message_limit(host, messages, fx));
+                }
+            }
             _ => {
                 self.now += MILLI * self.rng.u32(0..12);
                 self.wake();
@@ -314,7 +325,7 @@ impl Model {
         }
     }
 
-    fn check(&mut self) {
+    fn check(&self) {
         let counts = self.state.counts();
         assert_eq!(counts.leased, self.leases.len());
         assert_eq!(counts.connecting, self.permits.len());
