@@ -3,7 +3,7 @@
 //! Every test starts its own private Postfix on loopback, so these run only when asked for:
 //!
 //! ```text
-//! tests/servers/install.sh                         # once, as root, on Debian or Ubuntu
+//! tests/servers/get-pkgs.sh                         # once, as root, on Debian or Ubuntu
 //! cargo test --test real_postfix -- --ignored      # as root
 //! ```
 #![cfg(target_os = "linux")]
@@ -310,7 +310,7 @@ fn a_session_is_retired_before_refusals_slow_it_down() {
         let error = sender.send_raw(&to(&["reject@example.com"]), &message("never", "")).unwrap_err();
         assert_code(&error, FailureKind::PermanentFailure, SendStage::EnvelopeStarted, 550);
         // Postfix answers a client with ten errors a second late, and hangs up on one with twenty.
-        eprintln!("refusal {number}: {:?} created", sender.status().created);
+        eprintln!("refusal {number}: {:?} created, {:?}", sender.status().created, sender.status().uptime);
     }
     sender.send_raw(&inbox(), &message("in-the-end", "")).unwrap();
     assert_eq!(postfix.delivered("in-the-end").len(), 1);

@@ -62,7 +62,7 @@ impl Postfix {
         assert!(
             started.success(),
             "\n\nThis test needs a private Postfix, and it did not start (see above).\n\
-             Install it with `tests/servers/install.sh` (as root, on Debian or Ubuntu) and run the tests as root.\n"
+             Install it with `tests/servers/get-pkgs.sh` (as root, on Debian or Ubuntu) and run the tests as root.\n"
         );
     }
 

@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 set -euo pipefail
 
-# Where install.sh unpacks the servers: a cache, never inside a checkout.
+# Where get-pkgs.sh unpacks the servers: a cache, never inside a checkout.
 cache=${SMTP_POOL_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/smtp-pool-servers}
 packages=$cache/packages
 # Users of a private Postfix: its own, and the one that its mailboxes belong to.
@@ -29,7 +29,7 @@ parse_arguments() {
 }
 
 need_installed() {
-    [ -d "$packages/$1" ] || fail "$1 is not installed: run tests/servers/install.sh first"
+    [ -d "$packages/$1" ] || fail "$1 is not installed: run tests/servers/get-pkgs.sh first"
 }
 
 # A zombie that nobody has reaped yet is dead.

@@ -31,7 +31,7 @@ fi
 is_running && fail "already running in $dir"
 smtp_port=${ports[0]} tls_port=${ports[1]:-}
 for port in "${ports[@]}"; do need_free_port "$port"; done
-id "$mailbox_user" >/dev/null 2>&1 || fail "no user $mailbox_user: run tests/servers/install.sh first"
+id "$mailbox_user" >/dev/null 2>&1 || fail "no user $mailbox_user: run tests/servers/get-pkgs.sh first"
 
 mkdir -p "$dir"/{etc/sasl,spool,data,log,mail,sasl,tls}
 chmod 755 "$dir" "$dir/mail"
