@@ -401,3 +401,27 @@ fn lifetimes_are_spread() {
     assert!(lives.iter().all(|&life| life <= SECOND * 100 && life >= SECOND * 90));
     assert!(lives.iter().max().unwrap().saturating_sub(*lives.iter().min().unwrap()) > SECOND * 5);
 }
+
+#[test]
+fn a_host_that_takes_two_connections_is_found_out_by_eight_callers_at_once() {
+    let mut desk = Desk::new(8, vec![plan(0, 1)]);
+    let mut permits: Vec<_> = (0..8).map(|_| desk.permit(desk.request(10))).collect();
+    // The server turns six of them away before any of the others stands.
+    let waiting: Vec<_> = permits
+        .drain(2..)
+        .map(|permit| match desk.failed(permit, Blame::Capacity) {
+            Step::Wait(slot) => slot,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(desk.host_state(0), HostState::Available);
+    assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(2));
+    let records: Vec<_> = permits.iter().map(|(_, grant)| desk.opened(grant)).collect();
+    assert!(waiting.iter().all(|slot| taken(slot).is_none()));
+    for record in records {
+        desk.give_back(record);
+    }
+    desk.deliver();
+    let served = waiting.iter().filter(|slot| matches!(taken(slot), Some(Gift::Connection(..)))).count();
+    assert_eq!(served, 2);
+}
