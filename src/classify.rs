@@ -4,7 +4,7 @@
 
 use crate::blame::Blame;
 use crate::error::{Classification, FailureKind};
-use crate::event::{Desync, Event, Fault, Policy, Step};
+use crate::event::{Desync, Event, Fault, Interrupt, Policy, Step};
 use crate::options::AmbiguityBoundary;
 use crate::stage::SendStage;
 
@@ -57,8 +57,8 @@ pub(crate) struct Verdict {
 
 use ConnectionFate::{Abort, Discard, Keep};
 use FailureKind::{
-    ConnectionCorrupted, HostUnavailable, PermanentFailure, RetryableBeforeSend, RetryableTemporaryFailure,
-    UnknownAfterData,
+    Cancelled, ConnectionCorrupted, HostUnavailable, PermanentFailure, RetryableBeforeSend, RetryableTemporaryFailure,
+    Shutdown, UnknownAfterData,
 };
 
 /// Judges one incident.
@@ -112,6 +112,12 @@ fn row(incident: &Incident<'_>) -> Row {
         Event::InjectedPlaintext => {
             Row::new(ConnectionCorrupted, Abort, "plaintext behind the reply to STARTTLS").no_retry().blame(Blame::Host)
         }
+        Event::Interrupted(_, interrupt) if !incident.stage.is_acceptance_unknown() => {
+            may_be_delivered_cut_short(incident).unwrap_or_else(|| match interrupt {
+                Interrupt::Cancelled => Row::new(Cancelled, Abort, "cancelled by the caller"),
+                Interrupt::Shutdown => Row::new(Shutdown, Abort, "cut by shutdown").no_retry(),
+            })
+        }
         Event::ResolverBusy => {
             Row::new(HostUnavailable, Abort, "too many name look-ups hang already").blame(Blame::Nobody)
         }
@@ -125,6 +131,8 @@ fn row(incident: &Incident<'_>) -> Row {
         _ if incident.stage.is_acceptance_unknown() => {
             Row::new(UnknownAfterData, Abort, "no decisive answer to the last byte")
         }
+        // Cancelling cannot recall a message; the row above this one has it.
+        Event::Interrupted(..) => Row::new(UnknownAfterData, Abort, "no decisive answer to the last byte"),
         Event::Reply(step, code) => refused(incident, *step, *code),
         Event::Transport(_, fault) => broke_off(incident, *fault),
         Event::OutOfStep(..) => may_be_delivered_cut_short(incident).unwrap_or_else(|| {

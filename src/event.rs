@@ -186,13 +186,26 @@ pub(crate) enum Event {
     TooManyRecipients,
     /// The name server could not be asked: too many look-ups hang already.
     ResolverBusy,
+    /// The connection was cut from our side while this step was under way.
+    Interrupted(Step, Interrupt),
+}
+
+/// Who had a connection cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Interrupt {
+    /// The caller, by its token.
+    Cancelled,
+    /// The sender's shutdown, its grace being over.
+    Shutdown,
 }
 
 impl Event {
     /// Where it happened; of what is not about a step, where it was noticed.
     pub(crate) const fn step(&self) -> Step {
         match self {
-            Self::Transport(step, _) | Self::Reply(step, _) | Self::OutOfStep(step, _) => *step,
+            Self::Transport(step, _) | Self::Reply(step, _) | Self::OutOfStep(step, _) | Self::Interrupted(step, _) => {
+                *step
+            }
             Self::InjectedPlaintext | Self::Policy(Policy::StartTlsNotOffered) => Step::StartTls,
             Self::Policy(_) => Step::Auth,
             Self::Inadmissible(_) => Step::Mail,
@@ -223,6 +236,10 @@ impl fmt::Display for Event {
             Self::CommitGate => f.write_str("too little time was left to wait for an answer to the last byte"),
             Self::TooManyRecipients => f.write_str("too many recipients for one message, refused at RCPT"),
             Self::ResolverBusy => f.write_str("too many name look-ups hang already"),
+            Self::Interrupted(step, Interrupt::Cancelled) => write!(f, "cancelled in {step}"),
+            Self::Interrupted(step, Interrupt::Shutdown) => {
+                write!(f, "cut by shutdown in {step}, its grace being over")
+            }
         }
     }
 }

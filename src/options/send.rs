@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use crate::cancel::CancelToken;
+
 /// What to do with a message when the server refuses some of its recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -23,10 +25,11 @@ pub enum RecipientPolicy {
 ///     .deadline(Instant::now() + Duration::from_secs(20))
 ///     .recipients(RecipientPolicy::AcceptPartial);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SendOptions {
     pub(crate) deadline: Option<Instant>,
     pub(crate) recipients: RecipientPolicy,
+    pub(crate) cancel: Option<CancelToken>,
 }
 
 impl SendOptions {
@@ -42,14 +45,21 @@ impl SendOptions {
     /// When less than a tenth of the time from the call to the deadline is left (at most 10 s) and the last byte has not been
     /// written, it is not written any more: better surely not sent than perhaps sent.
     #[must_use]
-    pub const fn deadline(mut self, deadline: Instant) -> Self {
+    pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// A token that ends the call from another thread. Default: none.
+    #[must_use]
+    pub fn cancel(mut self, token: &CancelToken) -> Self {
+        self.cancel = Some(token.clone());
         self
     }
 
     /// What to do when some recipients are refused. Default: [`RecipientPolicy::AllOrNothing`].
     #[must_use]
-    pub const fn recipients(mut self, policy: RecipientPolicy) -> Self {
+    pub fn recipients(mut self, policy: RecipientPolicy) -> Self {
         self.recipients = policy;
         self
     }
