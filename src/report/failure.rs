@@ -3,11 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::cancel::CancelToken;
 use crate::classify::{Incident, Verdict, classify};
 use crate::clock::Deadline;
 use crate::endpoint::Endpoint;
 use crate::error::SendError;
-use crate::event::{Event, Fault, Step};
+use crate::event::{Event, Fault, Interrupt, Step};
 use crate::options::AmbiguityBoundary;
 use crate::recipient::RecipientOutcome;
 use crate::smtp::{Failure, Timeouts};
@@ -56,6 +57,19 @@ pub(crate) struct Judged {
     pub(crate) verdict: Verdict,
     /// The limit in force where it failed.
     pub(crate) limit: Limit,
+}
+
+/// The failure as it is told when a token was cancelled: the connection did not fail, it was cut from our side.
+pub(crate) fn interrupted(failure: Failure, caller: Option<&CancelToken>, stop: &CancelToken) -> Failure {
+    let interrupt = match caller {
+        Some(caller) if caller.is_cancelled() => Interrupt::Cancelled,
+        _ if stop.is_cancelled() => Interrupt::Shutdown,
+        _ => return failure,
+    };
+    match failure.event {
+        Event::Transport(step, _) => Failure { event: Event::Interrupted(step, interrupt), ..failure },
+        _ => failure,
+    }
 }
 
 /// Judges `failure` of a connection.

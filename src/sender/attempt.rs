@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
+use crate::cancel::CancelToken;
 use crate::classify::{ConnectionFate, FreshTry, Verdict};
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
 use crate::error::{Classification, FailureKind, SendError};
 use crate::event::{Event, Step};
 use crate::pool::{AcquireError, Close, Fate, HostSet, Lease, Renewal, Request};
-use crate::report::{Judged, Limit, Receipt, judge, send_error};
+use crate::report::{Judged, Limit, Receipt, interrupted, judge, send_error};
 use crate::smtp::{Accepted, Mail, Refused, Session, TimeLimits, transact};
 use crate::stage::SendStage;
 use crate::stats::{DiscardReason, PoolCounts};
@@ -28,6 +29,8 @@ pub(super) struct Call<'a> {
     pub(super) started: Instant,
     /// The caller's own deadline.
     pub(super) caller: Option<Deadline>,
+    /// What the caller may end the call with.
+    pub(super) cancel: Option<&'a CancelToken>,
 }
 
 /// An attempt that failed.
@@ -56,7 +59,10 @@ impl Call<'_> {
         let mut renewals = Renewals::default();
         loop {
             let limits = TimeLimits::new(self.started, self.caller, options.send_timeout, options.final_reply_timeout);
-            let refused = match transact(lease.connection_mut(), &self.mail, &limits) {
+            let cut = self.cancel.map(|token| lease.connection().cut_on(token));
+            let outcome = transact(lease.connection_mut(), &self.mail, &limits);
+            drop(cut);
+            let refused = match outcome {
                 Ok(accepted) => {
                     renewals.learn(self.inner, lease.host(), None);
                     return Ok(self.accepted(lease, accepted));
@@ -67,6 +73,7 @@ impl Call<'_> {
             renewals.learn(self.inner, lease.host(), Some(step));
             let limit = Limit::of_sending(step, self.caller, options.send_timeout, options.final_reply_timeout);
             let Refused { failure, recipients } = refused;
+            let failure = interrupted(failure, self.cancel, self.inner.pool.connector().stop());
             let judged = judge(failure, lease.is_reused(), renewals.reauthenticated, options.ambiguity_boundary, limit);
             log_failure(&judged, self.inner.pool.connector().endpoint(lease.host()));
             if let Some(why) = renewals.next(judged.verdict.fresh_try, lease.messages()) {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
 use crate::options::{AmbiguityBoundary, PoolOptions};
 use crate::pool::{Close, Connector, OpenError};
-use crate::report::{Judged, Limit, judge};
+use crate::report::{Judged, Limit, interrupted, judge};
 use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
 
 /// Opens, looks at and closes sessions for the pool.
@@ -15,6 +16,8 @@ pub(super) struct SmtpConnector {
     hosts: Vec<SessionOpener>,
     timeouts: Timeouts,
     boundary: AmbiguityBoundary,
+    /// Cuts every session, and every attempt to open one, when the sender's grace is over.
+    stop: CancelToken,
 }
 
 impl SmtpConnector {
@@ -26,7 +29,17 @@ impl SmtpConnector {
         };
         let resolver = Arc::new(Resolver::system());
         let opener = |host: &crate::options::Host| SessionOpener::new(host.clone(), timeouts, Arc::clone(&resolver));
-        Self { hosts: options.hosts.iter().map(opener).collect(), timeouts, boundary: options.ambiguity_boundary }
+        Self {
+            hosts: options.hosts.iter().map(opener).collect(),
+            timeouts,
+            boundary: options.ambiguity_boundary,
+            stop: CancelToken::new(),
+        }
+    }
+
+    /// What cuts everything at the end of a shutdown.
+    pub(super) const fn stop(&self) -> &CancelToken {
+        &self.stop
     }
 
     pub(super) fn endpoint(&self, host: HostId) -> &Endpoint {
@@ -39,7 +52,8 @@ impl Connector for SmtpConnector {
     type Error = Judged;
 
     fn open(&self, host: HostId, _id: u64, deadline: Deadline) -> Result<Session, OpenError<Judged>> {
-        self.hosts[host.0].open(deadline, &[]).map_err(|failure| {
+        self.hosts[host.0].open(deadline, &[&self.stop]).map_err(|failure| {
+            let failure = interrupted(failure, None, &self.stop);
             let limit = Limit::of_opening(failure.event.step(), self.timeouts);
             let judged = judge(failure, false, false, self.boundary, limit);
             OpenError { blame: judged.verdict.blame, error: judged }

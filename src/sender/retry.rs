@@ -26,7 +26,8 @@ pub(super) fn run(
     let started = clock::now();
     let caller = options.deadline.map(Deadline::on);
     let mail = Mail { envelope, content, policy: options.recipients };
-    let call = Call { inner, mail, started, caller };
+    let cancel = options.cancel.as_ref();
+    let call = Call { inner, mail, started, caller, cancel };
 
     let mut avoid = HostSet::default();
     let mut fresh = false;
