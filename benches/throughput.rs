@@ -33,7 +33,7 @@ const GOAL: f64 = 0.9;
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => compare(7, 4_000, true),
+        [] => compare(21, 2_000, true),
         ["--quick"] => compare(2, 300, false),
         ["--send", port, count] => {
             pooled_sends(&sender_to(port.parse().unwrap()), count.parse().unwrap());
