@@ -71,15 +71,14 @@ impl HeaderGate {
     /// therefore read the message's end; with a message that no socket buffer can hold, it cannot have.
     pub fn wait_until_reached(&self) {
         let mut state = self.gate.state.lock();
-        while state.standing == 0 {
-            let waited = self.gate.changed.wait_for(&mut state, PATIENCE);
-            assert!(!waited.timed_out(), "no header line was looked up within {PATIENCE:?}");
-        }
+        let waited = self.gate.changed.wait_while_for(&mut state, |state| state.standing == 0, PATIENCE);
+        drop(state);
+        assert!(!waited.timed_out(), "no header line was looked up within {PATIENCE:?}");
     }
 }
 
 impl Gate {
-    /// Knows nothing about any header line. The protocol is that of Postfix's tcp_table(5).
+    /// Knows nothing about any header line. The protocol is that of Postfix's `tcp_table(5)`.
     fn serve(&self, stream: &TcpStream) -> std::io::Result<()> {
         let mut questions = BufReader::new(stream.try_clone()?);
         let mut question = Vec::new();

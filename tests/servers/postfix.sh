@@ -4,7 +4,7 @@
 # STARTTLS on SMTP_PORT, implicit TLS on TLS_PORT, AUTH (user@example.com, secret) under TLS only. Configuration, queue,
 # log and mail are in DIR; whoever starts it again in the same DIR finds queue and mail as they were.
 #
-#   DIR/tls/ca.pem            the CA to trust; the server's certificate is for localhost and 127.0.0.1
+#   DIR/tls/ca.pem            the CA to trust; the server's certificate is for localhost, not for 127.0.0.1
 #   DIR/tls/other-ca.pem      a CA that has signed nothing here
 #   DIR/log/maillog           the log: one "queue active" for each message taken into the queue
 #   DIR/mail/inbox/new/*      one file for each recipient of a delivered message
@@ -52,7 +52,7 @@ if [ ! -s "$dir/tls/server.pem" ]; then
         openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost \
             -keyout "$dir/tls/server.key" -out "$dir/tls/server.csr"
         printf '%s\n' basicConstraints=CA:FALSE keyUsage=digitalSignature extendedKeyUsage=serverAuth \
-            subjectAltName=DNS:localhost,IP:127.0.0.1 >"$dir/tls/extensions"
+            subjectAltName=DNS:localhost >"$dir/tls/extensions"
         openssl x509 -req -in "$dir/tls/server.csr" -CA "$dir/tls/ca.pem" -CAkey "$dir/tls/ca.key" -CAcreateserial \
             -days 3650 -sha256 -extfile "$dir/tls/extensions" -out "$dir/tls/server.pem"
     } 2>"$dir/tls/openssl.log" || fail "openssl: $(<"$dir/tls/openssl.log")"
