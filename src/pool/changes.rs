@@ -92,6 +92,9 @@ impl<T> PoolState<T> {
             Step::Take(self.refuse(RefusalReason::ShutDown))
         } else if blame == Blame::Local {
             Step::Take(self.refuse(RefusalReason::Local))
+        } else if errand.is_late(now) && errand.tried.contains(grant.host) {
+            // What took all the time was the host, not the queue.
+            Step::Take(self.refuse_unavailable(now))
         } else {
             self.admit(errand, now, fx)
         };
