@@ -215,7 +215,9 @@ impl Drop for Postfix {
     fn drop(&mut self) {
         let stopped = self.script("stop").status();
         if thread::panicking() {
-            eprintln!("Postfix said:\n{}", self.log());
+            // It may not even have started.
+            let log = fs::read_to_string(self.directory.join("log/maillog"));
+            eprintln!("Postfix said:\n{}", log.unwrap_or_default());
         }
         if stopped.is_ok_and(|status| status.success()) {
             drop(fs::remove_dir_all(&self.directory));
