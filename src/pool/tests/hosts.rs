@@ -174,14 +174,14 @@ fn a_dead_connection_and_its_replacement_are_charged_once() {
 }
 
 #[test]
-fn a_capacity_that_was_learned_too_low_is_corrected() {
+fn a_connection_that_is_being_opened_counts_as_capacity_until_it_is_refused_too() {
     let mut desk = Desk::new(8, vec![plan(0, 1)]);
     let _live = desk.lease(desk.request(10));
     let (refused, slower) = (desk.permit(desk.request(10)), desk.permit(desk.request(10)));
     let Step::Wait(_) = desk.failed(refused, Blame::Capacity) else { panic!() };
-    assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(1));
-    let _ = desk.opened(&slower.1);
     assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(2));
+    let Step::Wait(_) = desk.failed(slower, Blame::Capacity) else { panic!() };
+    assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(1));
 }
 
 #[test]
