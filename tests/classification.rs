@@ -326,7 +326,7 @@ fn d_in_the_content_nothing_is_accepted() {
     let cut = |actions: &[Action]| on(Stage::Body, actions.to_vec()).after_bytes(100_000);
     for (_, end) in ENDS {
         check([
-            row("cut", cut(&[end.clone()]), failed(RB, S4), Abort).size(SIZE),
+            row("cut", cut(std::slice::from_ref(&end)), failed(RB, S4), Abort).size(SIZE),
             row("early 552", cut(&[Action::reply("552 5.3.4 too big\r\n"), end.clone()]), failed(PF, S4), Abort)
                 .size(SIZE),
             row("early 451", cut(&[Action::reply("451 4.3.0 full\r\n"), end.clone()]), failed(RT, S4), Abort)

@@ -92,7 +92,7 @@ impl<T> PoolState<T> {
         } else if blame == Blame::Local {
             Step::Take(self.refuse(RefusalReason::Local))
         } else if errand.is_late(now) && errand.tried.contains(grant.host) {
-            // Its time went into hosts that did not come about, not into waiting for its turn.
+            // What took all the time was the host, not the queue.
             Step::Take(self.refuse_unavailable(now))
         } else {
             self.admit(errand, now, fx)

@@ -29,7 +29,8 @@ use crate::endpoint::{Endpoint, HostId};
 use crate::pool::cooldown::Schedule;
 use crate::pool::errand::{Errand, Ticket};
 use crate::pool::shared::Shared;
-use crate::pool::slot::{Refusal, RefusalReason};
+use crate::pool::slot::{Gift, Refusal, RefusalReason};
+use crate::pool::state::Step;
 use crate::stats::{DiscardReason, PoolCounts, PoolStatus};
 
 pub(crate) use crate::pool::connector::{Close, Connector, OpenError};
@@ -168,8 +169,14 @@ impl<C: Connector> Pool<C> {
     pub(crate) fn acquire(&self, request: Request) -> Result<Lease<C>, AcquireError<C::Error>> {
         let now = clock::now();
         let mut errand = Errand::new(Ticket::default(), request);
-        let decided = self.shared.decide(|state, fx| state.arrive(&mut errand, now, fx));
-        self.shared.follow(errand, decided)
+        match self.shared.decide(|state, fx| state.arrive(&mut errand, now, fx)) {
+            // The short way of most calls; it leaves nothing to be carried out.
+            (Step::Take(Gift::Connection(held, charge)), fx) if fx.is_empty() => {
+                let mut lease = Lease::new(Arc::clone(&self.shared), held, errand.ticket);
+                if lease.look() { Ok(lease) } else { self.shared.replace(errand, lease, charge) }
+            }
+            decided => self.shared.follow(errand, decided),
+        }
     }
 
     /// A consistent picture of everything.

@@ -77,6 +77,7 @@ impl<T> PoolState<T> {
     }
 
     /// A new caller comes.
+    #[inline]
     pub(super) fn arrive(&mut self, errand: &mut Errand, now: Instant, fx: &mut Effects<T>) -> Step<T> {
         errand.ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -84,6 +85,7 @@ impl<T> PoolState<T> {
     }
 
     /// A caller is given something, or joins those who wait. Whoever came earlier and can be served is served first.
+    #[inline]
     pub(super) fn admit(&mut self, errand: &Errand, now: Instant, fx: &mut Effects<T>) -> Step<T> {
         if self.is_shut_down {
             return Step::Take(self.refuse(RefusalReason::ShutDown));
@@ -109,6 +111,7 @@ impl<T> PoolState<T> {
     }
 
     /// Gives `errand` what there is for it.
+    #[inline]
     fn serve(&mut self, errand: &Errand, now: Instant, fx: &mut Effects<T>) -> Served<T> {
         match self.hosts.choose(errand, now) {
             Choice::Lend(id, charge) => {
@@ -157,10 +160,15 @@ impl<T> PoolState<T> {
     /// waiting pointless; sees to it that somebody watches the clock. To be called after every change.
     // Proof: each waiter that gets a gift leaves the queue here, under the lock; so it gets exactly one, and nobody who
     // came later gets what it could have used.
+    #[inline]
     pub(super) fn settle(&mut self, now: Instant, fx: &mut Effects<T>) {
-        if self.waiters.is_empty() {
-            return;
+        if !self.waiters.is_empty() {
+            self.serve_all(now, fx);
         }
+    }
+
+    /// The part of [`Self::settle`] that is for when somebody does wait.
+    fn serve_all(&mut self, now: Instant, fx: &mut Effects<T>) {
         self.sweep(now, fx);
         let mut position = 0;
         // Once one plain errand has to wait all of them have to; only how long is worth waiting may differ.

@@ -158,6 +158,33 @@ fn what_did_not_become_a_lease_is_not_charged() {
 }
 
 #[test]
+fn a_dead_connection_and_its_replacement_are_charged_once() {
+    let mut desk = Desk::new(8, vec![plan(0, 1), plan(0, 1)]);
+    for _ in 0..2 {
+        let record = desk.lease(desk.request(10));
+        desk.give_back(record);
+    }
+    let (errand, Step::Take(Gift::Connection(dead, charge))) = desk.ask(desk.request(10)) else { panic!() };
+    let step = desk.state.found_dead(&dead.record, charge, &errand, desk.now, &mut desk.fx);
+    let Step::Take(Gift::Permit(grant)) = step else { panic!() };
+    assert_eq!(grant.host, dead.record.host);
+    // Nothing comes of it, so that it is still this host's turn.
+    desk.state.permit_returned(grant, desk.now, &mut desk.fx);
+    assert_eq!(desk.permit(desk.request(10)).1.host, dead.record.host);
+}
+
+#[test]
+fn a_capacity_that_was_learned_too_low_is_corrected() {
+    let mut desk = Desk::new(8, vec![plan(0, 1)]);
+    let _live = desk.lease(desk.request(10));
+    let (refused, slower) = (desk.permit(desk.request(10)), desk.permit(desk.request(10)));
+    let Step::Wait(_) = desk.failed(refused, Blame::Capacity) else { panic!() };
+    assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(1));
+    let _ = desk.opened(&slower.1);
+    assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(2));
+}
+
+#[test]
 fn a_lower_tier_is_used_only_when_the_preferred_one_cannot_be() {
     let mut desk = Desk::new(2, vec![plan(10, 1), plan(0, 1)]);
     let one = desk.lease(desk.request(10));
@@ -337,6 +364,16 @@ fn the_head_of_the_queue_wakes_when_the_cooldown_ends() {
     desk.deliver();
     assert!(matches!(taken(&second), Some(Gift::Permit(_))));
     assert!(taken(&slot).is_none());
+}
+
+#[test]
+fn an_open_that_fails_at_the_deadline_is_the_fault_of_the_host() {
+    let mut desk = Desk::new(4, vec![plan(0, 1)]);
+    let permit = desk.permit(desk.request(10));
+    desk.now += SECOND * 10;
+    let Step::Take(Gift::Refusal(refusal)) = desk.failed(permit, Blame::Host) else { panic!() };
+    assert!(matches!(refusal.reason, RefusalReason::Unavailable { .. }), "{refusal:?}");
+    assert_eq!(desk.state.status(desk.now).exhausted, 0);
 }
 
 #[test]
