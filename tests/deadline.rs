@@ -364,7 +364,6 @@ fn a_black_hole_leaves_time_for_the_next_host() {
 }
 
 #[test]
-#[ignore = "undecided: whether a try that got less time than connect_timeout may cool the host"]
 fn one_callers_hurry_is_not_every_callers_outage() {
     // A caller with next to no time says nothing about the host: those who have time are served.
     let server = TestServer::builder()

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::blame::Blame;
 use crate::cancel::CancelToken;
 use crate::classify::{ConnectionFate, FreshTry, Verdict};
 use crate::clock::{self, Deadline};
@@ -90,6 +91,9 @@ impl Call<'_> {
             let host = lease.host();
             let verdict = judged.verdict;
             let fate = fate_of(lease.connection(), &verdict);
+            if verdict.blame == Blame::Credentials {
+                self.inner.pool.lasting_refusal(&lease, &judged.to_string());
+            }
             lease.finish(fate);
             let error = send_error(judged, self.inner.pool.connector().endpoint(host).clone(), recipients)
                 .with_pool(self.inner.pool.counts());

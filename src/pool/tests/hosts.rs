@@ -174,14 +174,14 @@ fn a_dead_connection_and_its_replacement_are_charged_once() {
 }
 
 #[test]
-fn a_capacity_that_was_learned_too_low_is_corrected() {
+fn a_connection_that_is_being_opened_counts_as_capacity_until_it_is_refused_too() {
     let mut desk = Desk::new(8, vec![plan(0, 1)]);
     let _live = desk.lease(desk.request(10));
     let (refused, slower) = (desk.permit(desk.request(10)), desk.permit(desk.request(10)));
     let Step::Wait(_) = desk.failed(refused, Blame::Capacity) else { panic!() };
-    assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(1));
-    let _ = desk.opened(&slower.1);
     assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(2));
+    let Step::Wait(_) = desk.failed(slower, Blame::Capacity) else { panic!() };
+    assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(1));
 }
 
 #[test]
@@ -437,4 +437,28 @@ fn lifetimes_are_spread() {
     let lives: Vec<_> = (0..50).filter_map(|_| state.draw_lifetime()).collect();
     assert!(lives.iter().all(|&life| life <= SECOND * 100 && life >= SECOND * 90));
     assert!(lives.iter().max().unwrap().saturating_sub(*lives.iter().min().unwrap()) > SECOND * 5);
+}
+
+#[test]
+fn a_host_that_takes_two_connections_is_found_out_by_eight_callers_at_once() {
+    let mut desk = Desk::new(8, vec![plan(0, 1)]);
+    let mut permits: Vec<_> = (0..8).map(|_| desk.permit(desk.request(10))).collect();
+    // The server turns six of them away before any of the others stands.
+    let waiting: Vec<_> = permits
+        .drain(2..)
+        .map(|permit| match desk.failed(permit, Blame::Capacity) {
+            Step::Wait(slot) => slot,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(desk.host_state(0), HostState::Available);
+    assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(2));
+    let records: Vec<_> = permits.iter().map(|(_, grant)| desk.opened(grant)).collect();
+    assert!(waiting.iter().all(|slot| taken(slot).is_none()));
+    for record in records {
+        desk.give_back(record);
+    }
+    desk.deliver();
+    let served = waiting.iter().filter(|slot| matches!(taken(slot), Some(Gift::Connection(..)))).count();
+    assert_eq!(served, 2);
 }
