@@ -10,7 +10,7 @@ use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::Endpoint;
 use crate::event::{Desync, Event, Fault, Policy, Step};
-use crate::options::{Host, Security};
+use crate::options::{Host, PoolOptions, Security};
 use crate::reply::Reply;
 use crate::stage::SendStage;
 
@@ -33,6 +33,15 @@ pub(crate) struct Timeouts {
     pub(crate) auth: Duration,
     /// How long sent bytes may stay unacknowledged on an open connection.
     pub(crate) unacknowledged: Duration,
+}
+
+impl Timeouts {
+    /// Those of `options`. The kernel's patience with what is sent and not acknowledged must not end before ours does: a server that
+    /// takes the end of a message late, its window closed meanwhile, has `final_reply_timeout` to answer it.
+    pub(crate) fn of(options: &PoolOptions) -> Self {
+        let PoolOptions { connect_timeout, auth_timeout, send_timeout, final_reply_timeout, .. } = *options;
+        Self { connect: connect_timeout, auth: auth_timeout, unacknowledged: send_timeout.max(final_reply_timeout) }
+    }
 }
 
 /// Opens sessions to one host.
