@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
-use crate::options::{AmbiguityBoundary, PoolOptions};
+use crate::options::{AmbiguityBoundary, KeepaliveCommand, PoolOptions};
 use crate::pool::{Close, Connector, OpenError};
 use crate::report::{Judged, Limit, interrupted, judge};
 use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
@@ -16,6 +16,7 @@ pub(super) struct SmtpConnector {
     hosts: Vec<SessionOpener>,
     timeouts: Timeouts,
     boundary: AmbiguityBoundary,
+    keepalive_command: KeepaliveCommand,
     /// Cuts every session, and every attempt to open one, when the sender's grace is over.
     stop: CancelToken,
 }
@@ -33,6 +34,7 @@ impl SmtpConnector {
             hosts: options.hosts.iter().map(opener).collect(),
             timeouts,
             boundary: options.ambiguity_boundary,
+            keepalive_command: options.keepalive_command,
             stop: CancelToken::new(),
         }
     }
@@ -51,9 +53,18 @@ impl Connector for SmtpConnector {
     type Connection = Session;
     type Error = Judged;
 
-    fn open(&self, host: HostId, _id: u64, deadline: Deadline) -> Result<Session, OpenError<Judged>> {
-        self.hosts[host.0].open(deadline, &[&self.stop]).map_err(|failure| {
-            let failure = interrupted(failure, None, &self.stop);
+    fn open(
+        &self,
+        host: HostId,
+        _id: u64,
+        deadline: Deadline,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Session, OpenError<Judged>> {
+        // The first one stays with the session; the caller's has no say over it once it is open.
+        let tokens = [Some(&self.stop), cancel];
+        let tokens: Vec<_> = tokens.into_iter().flatten().collect();
+        self.hosts[host.0].open(deadline, &tokens).map_err(|failure| {
+            let failure = interrupted(failure, cancel, &self.stop);
             let limit = Limit::of_opening(failure.event.step(), self.timeouts);
             let judged = judge(failure, false, false, self.boundary, limit);
             OpenError { blame: judged.verdict.blame, error: judged }
@@ -62,6 +73,14 @@ impl Connector for SmtpConnector {
 
     fn is_alive(&self, session: &mut Session) -> bool {
         session.is_alive()
+    }
+
+    fn begin_probe(&self, session: &mut Session) -> bool {
+        session.begin_probe(self.keepalive_command)
+    }
+
+    fn end_probe(&self, session: &mut Session, deadline: Deadline) -> bool {
+        session.end_probe(deadline).is_ok()
     }
 
     fn is_in_step(&self, session: &Session) -> bool {

@@ -117,7 +117,7 @@ fn taken(slot: &Slot<()>) -> Option<Gift<()>> {
         match slot.sleep(dawn()) {
             Woken::Granted(gift) => return Some(gift),
             Woken::Nudged => {}
-            Woken::Time => return None,
+            Woken::Time | Woken::Cancelled => return None,
         }
     }
 }
@@ -260,7 +260,7 @@ fn one_probe_after_cooldown() {
     drop(desk.failed(probe, Blame::Host));
     assert_eq!(desk.host_state(0), HostState::CoolingDown { until: desk.now + SECOND * 60 });
     desk.now += SECOND * 60;
-    desk.state.shut_down(&mut desk.fx);
+    desk.state.shut_down(desk.now, &mut desk.fx);
 }
 
 #[test]

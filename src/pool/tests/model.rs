@@ -222,13 +222,13 @@ impl Model {
             }
             93 if self.rng.u8(..) < 25 => {
                 if self.rng.bool() {
-                    self.with(|state, _, fx| state.shut_down(fx));
+                    self.with(|state, now, fx| state.shut_down(now, fx));
                     let counts = self.state.counts();
                     assert_eq!((counts.idle, counts.waiting), (0, 0), "I9");
                 } else {
                     let host = HostId(self.rng.usize(..self.state.hosts.all.len()));
                     let messages = self.rng.u32(1..5);
-                    self.with(|state, _, fx| state.learn_message_limit(host, messages, fx));
+                    self.with(|state, now, fx| state.learn_message_limit(host, messages, now, fx));
                 }
             }
             _ => {
@@ -388,7 +388,7 @@ impl Model {
         let counts = self.state.counts();
         assert_eq!((counts.leased, counts.connecting, counts.waiting), (0, 0, 0), "I17: {counts}");
         let mut fx = Effects::new();
-        self.state.shut_down(&mut fx);
+        self.state.shut_down(self.now, &mut fx);
         assert!(fx.closings.iter().all(|(_, how)| *how == Close::Polite));
         assert_eq!(self.state.counts().total, 0);
         let status = self.state.status(self.now);
