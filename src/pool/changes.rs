@@ -72,6 +72,9 @@ impl<T> PoolState<T> {
             Step::Take(self.refuse(RefusalReason::ShutDown))
         } else if blame == Blame::Local {
             Step::Take(self.refuse(RefusalReason::Local))
+        } else if errand.is_late(now) && errand.tried.contains(grant.host) {
+            // What took all the time was the host, not the queue.
+            Step::Take(self.refuse_unavailable(errand, now))
         } else {
             self.admit(errand, now, fx)
         };
@@ -94,11 +97,12 @@ impl<T> PoolState<T> {
         let Self { hosts, schedule, rng, .. } = self;
         let host = hosts.get_mut(grant.host);
         host.connecting -= 1;
-        let live = host.live();
+        // Those being opened count as well: eight callers that start together meet a bound of two before any connection stands.
+        let others = host.live() + host.connecting;
         let severity = match blame {
             Blame::Host => Some(Severity::Passing),
             Blame::HostForLong | Blame::Credentials => Some(Severity::Lasting),
-            Blame::Capacity if live == 0 => Some(Severity::Passing),
+            Blame::Capacity if others == 0 => Some(Severity::Passing),
             Blame::Capacity | Blame::Local | Blame::Nobody => None,
         };
         if blame != Blame::Local {
@@ -113,13 +117,32 @@ impl<T> PoolState<T> {
             }
             None => host.cooldown.abandoned(grant.id),
         }
-        if blame == Blame::Capacity && live > 0 {
+        if blame == Blame::Capacity && others > 0 {
             // Not a failed host, but a full one: who comes waits for what there is of it.
-            host.capacity.refused_beyond(live);
-            fx.events.push(Event::CapacityLearned { host: grant.host, connections: live });
+            host.capacity.refused_beyond(others);
+            fx.events.push(Event::CapacityLearned { host: grant.host, connections: others });
             return Failure::HostIsFull;
         }
         if severity.is_some() { Failure::HostCools } else { Failure::Unexplained }
+    }
+
+    /// An open connection to a host has shown that no other one will fare better: a pause as after a failure to open one.
+    pub(super) fn lasting_refusal(
+        &mut self,
+        host: HostId,
+        connection: u64,
+        error: Arc<str>,
+        now: Instant,
+        fx: &mut Effects<T>,
+    ) {
+        let Self { hosts, schedule, rng, .. } = self;
+        let record = hosts.get_mut(host);
+        record.last_error = Some(error);
+        if let Some(pause) = record.cooldown.failed(connection, Severity::Lasting, now, schedule, rng) {
+            fx.events.push(Event::CooldownEntered { host, pause });
+        }
+        self.last_failed = Some(host);
+        self.settle(now, fx);
     }
 
     /// A permit comes back unused. `evicted` has not been closed yet.

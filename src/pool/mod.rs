@@ -36,7 +36,8 @@ use crate::endpoint::{Endpoint, HostId};
 use crate::pool::cooldown::Schedule;
 use crate::pool::errand::{Errand, Ticket};
 use crate::pool::shared::Shared;
-use crate::pool::slot::{Refusal, RefusalReason};
+use crate::pool::slot::{Gift, Refusal, RefusalReason};
+use crate::pool::state::Step;
 use crate::stats::{DiscardReason, PoolCounts, PoolStatus};
 
 pub(crate) use crate::pool::connector::{Close, Connector, OpenError};
@@ -203,8 +204,14 @@ impl<C: Connector> Pool<C> {
     pub(crate) fn acquire(&self, request: Request) -> Result<Lease<C>, AcquireError<C::Error>> {
         let now = clock::now();
         let mut errand = Errand::new(Ticket::default(), request);
-        let decided = self.shared.decide(|state, fx| state.arrive(&mut errand, now, fx));
-        self.shared.follow(errand, decided)
+        match self.shared.decide(|state, fx| state.arrive(&mut errand, now, fx)) {
+            // The short way of most calls; it leaves nothing to be carried out.
+            (Step::Take(Gift::Connection(held, charge)), fx) if fx.is_empty() && !errand.is_cancelled() => {
+                let mut lease = Lease::new(Arc::clone(&self.shared), held, errand.ticket);
+                if lease.look() { Ok(lease) } else { self.shared.replace(errand, lease, charge) }
+            }
+            decided => self.shared.follow(errand, decided),
+        }
     }
 
     /// A consistent picture of everything.
@@ -226,6 +233,12 @@ impl<C: Connector> Pool<C> {
     /// A session with this host ends after so many messages: connections to it are retired before that from now on.
     pub(crate) fn learn_message_limit(&self, host: HostId, messages: u32) {
         self.shared.change(clock::now(), |state, now, fx| state.learn_message_limit(host, messages, now, fx));
+    }
+
+    /// What `lease` was refused, every connection to its host will be: none is opened for as long as a pause may be.
+    pub(crate) fn lasting_refusal(&self, lease: &Lease<C>, error: &str) {
+        let (host, connection, error) = (lease.host(), lease.id(), Arc::from(error));
+        self.shared.change(clock::now(), |state, now, fx| state.lasting_refusal(host, connection, error, now, fx));
     }
 
     /// Takes no more work, refuses all who wait, closes what is idle; what is lent is closed when it comes back.

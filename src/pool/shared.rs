@@ -70,6 +70,7 @@ impl<C: Connector> Shared<C> {
     /// decision itself gave is in the hands of a value that gives it back when dropped.
     // Proof: all changes are made in `locked`, from here or from `carry_out_some`. `decide` is one method of `PoolState`,
     // which runs nobody else's code; whatever it gives away is in the result or the effects, and both outlive the lock.
+    #[inline]
     pub(super) fn decide<R>(
         &self,
         decide: impl FnOnce(&mut PoolState<C::Connection>, &mut Effects<C::Connection>) -> R,
@@ -109,6 +110,7 @@ impl<C: Connector> Shared<C> {
     }
 
     /// Makes a decision that gives nothing to the one who makes it.
+    #[inline]
     pub(super) fn change(
         &self,
         now: Instant,
@@ -120,6 +122,7 @@ impl<C: Connector> Shared<C> {
 
     /// Does what was decided: gifts first, because others wait for them, and because nothing that comes before can
     /// fail; then closings; log records last.
+    #[inline]
     pub(super) fn carry_out(&self, fx: Effects<C::Connection>) {
         if !fx.is_empty() {
             self.carry_out_some(fx);
@@ -205,9 +208,7 @@ impl<C: Connector> Shared<C> {
                     if lease.look() {
                         return Ok(lease);
                     }
-                    let record = lease.into_dead();
-                    let now = clock::now();
-                    let decided = self.decide(|state, fx| state.found_dead(&record, charge, &errand, now, fx));
+                    let decided = self.bury(&errand, lease, charge);
                     self.turn(&errand, decided)
                 }
                 Turn::Permit(mut permit) => {
@@ -259,6 +260,24 @@ impl<C: Connector> Shared<C> {
     fn cancelled(self: &Arc<Self>, errand: &Errand) -> Turn<'_, C> {
         let (gift, fx) = self.decide(|state, _| state.refuse(RefusalReason::Cancelled));
         self.turn(errand, (Step::Take(gift), fx))
+    }
+
+    /// The same, from a connection that was found dead.
+    #[cold]
+    pub(super) fn replace(
+        self: &Arc<Self>,
+        errand: Errand,
+        dead: Lease<C>,
+        charge: Charge,
+    ) -> Result<Lease<C>, AcquireError<C::Error>> {
+        let decided = self.bury(&errand, dead, charge);
+        self.follow(errand, decided)
+    }
+
+    fn bury(&self, errand: &Errand, dead: Lease<C>, charge: Charge) -> (Step<C::Connection>, Effects<C::Connection>) {
+        let record = dead.into_dead();
+        let now = clock::now();
+        self.decide(|state, fx| state.found_dead(&record, charge, errand, now, fx))
     }
 
     /// Takes what a decision gave into safe hands, and carries the rest of it out.

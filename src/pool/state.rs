@@ -86,6 +86,7 @@ impl<T> PoolState<T> {
     }
 
     /// A new caller comes.
+    #[inline]
     pub(super) fn arrive(&mut self, errand: &mut Errand, now: Instant, fx: &mut Effects<T>) -> Step<T> {
         errand.ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -93,13 +94,14 @@ impl<T> PoolState<T> {
     }
 
     /// A caller is given something, or joins those who wait. Whoever came earlier and can be served is served first.
+    #[inline]
     pub(super) fn admit(&mut self, errand: &Errand, now: Instant, fx: &mut Effects<T>) -> Step<T> {
         if self.is_shut_down {
             return Step::Take(self.refuse(RefusalReason::ShutDown));
         }
         if self.waiters.has_senior(errand.ticket) {
             if errand.is_late(now) {
-                return Step::Take(self.refuse_exhausted());
+                return Step::Take(self.refuse_late(errand, now));
             }
         } else {
             self.sweep(now, fx);
@@ -108,7 +110,7 @@ impl<T> PoolState<T> {
                     self.mind_refill(now, fx);
                     return Step::Take(gift);
                 }
-                Served::Late => return Step::Take(self.refuse_exhausted()),
+                Served::Late => return Step::Take(self.refuse_late(errand, now)),
                 Served::Wait => {}
             }
         }
@@ -121,6 +123,7 @@ impl<T> PoolState<T> {
     }
 
     /// Gives `errand` what there is for it.
+    #[inline]
     fn serve(&mut self, errand: &Errand, now: Instant, fx: &mut Effects<T>) -> Served<T> {
         match self.hosts.choose(errand, now) {
             Choice::Lend(id, charge) => {
@@ -168,11 +171,17 @@ impl<T> PoolState<T> {
     /// waiting pointless; sees to it that somebody watches the clock. To be called after every change.
     // Proof: each waiter that gets a gift leaves the queue here, under the lock; so it gets exactly one, and nobody who
     // came later gets what it could have used.
+    #[inline]
     pub(super) fn settle(&mut self, now: Instant, fx: &mut Effects<T>) {
         if self.waiters.is_empty() {
             self.mind_refill(now, fx);
-            return;
+        } else {
+            self.serve_all(now, fx);
         }
+    }
+
+    /// The part of [`Self::settle`] that is for when somebody does wait.
+    fn serve_all(&mut self, now: Instant, fx: &mut Effects<T>) {
         self.sweep(now, fx);
         // Somebody may need their places at once.
         fx.closings.append(&mut self.upkeep.retired);
@@ -301,7 +310,12 @@ impl<T> PoolState<T> {
         self.refuse(RefusalReason::Exhausted)
     }
 
-    fn refuse_unavailable(&self, errand: &Errand, now: Instant) -> Gift<T> {
+    /// A caller whose time is over, and who has not waited: either it came too late, or a host took all of its time.
+    fn refuse_late(&mut self, errand: &Errand, now: Instant) -> Gift<T> {
+        if errand.tried.is_empty() { self.refuse_exhausted() } else { self.refuse_unavailable(errand, now) }
+    }
+
+    pub(super) fn refuse_unavailable(&self, errand: &Errand, now: Instant) -> Gift<T> {
         let retry_after = self.hosts.retry_after(errand, now);
         let last_failed = errand.request.only.or(self.last_failed);
         let last_error = last_failed.and_then(|host| Some((host, self.hosts.get(host).last_error.clone()?)));

@@ -37,6 +37,8 @@ pub(super) struct Upkeep<T> {
     alarm: Option<Instant>,
     /// To be closed by the thread, or by whoever needs their places first.
     pub(super) retired: Vec<(Held<T>, Close)>,
+    /// Whether a round of probes is under way: what is being asked is not gone.
+    is_probing: bool,
     /// Whether somebody is opening connections in reserve.
     is_refilling: bool,
     /// Not before then is one opened in reserve.
@@ -51,6 +53,7 @@ impl<T> Upkeep<T> {
             is_attended: false,
             alarm: None,
             retired: Vec::new(),
+            is_probing: false,
             is_refilling: false,
             refill_from: None,
             fail_back_from: None,
@@ -157,6 +160,7 @@ impl<T> PoolState<T> {
             self.fail_back(now, fx);
         }
         errands.probes = self.take_silent(now, fx);
+        self.upkeep.is_probing = !errands.probes.is_empty();
         fx.closings.append(&mut self.upkeep.retired);
         if self.refill_due(now).is_some_and(|due| due <= now) {
             self.upkeep.is_refilling = true;
@@ -210,6 +214,7 @@ impl<T> PoolState<T> {
 
     fn next_refill(&self, now: Instant) -> Option<Instant> {
         if self.is_shut_down
+            || self.upkeep.is_probing
             || !self.waiters.is_empty()
             || self.hosts.idle_count() >= self.limits.min_idle
             || self.hosts.are_full()

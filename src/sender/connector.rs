@@ -1,14 +1,21 @@
 //! SMTP sessions as the pool's connections: the one place where the two machines meet.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::blame::Blame;
 use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
+use crate::event::{Event, Fault};
 use crate::options::{AmbiguityBoundary, KeepaliveCommand, PoolOptions};
 use crate::pool::{Close, Connector, OpenError};
-use crate::report::{Judged, Limit, interrupted, judge};
+use crate::report::{Judged, Limit, Met, interrupted, judge};
 use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
+
+/// A host that has said nothing for so long is not well, whoever asked. Callers with less time to give learn nothing about it, and
+/// their hurry must not become everybody's outage.
+const LONGEST_FAIR_TIME: Duration = Duration::from_secs(1);
 
 /// Opens, looks at and closes sessions for the pool.
 #[derive(Debug)]
@@ -17,6 +24,8 @@ pub(super) struct SmtpConnector {
     timeouts: Timeouts,
     boundary: AmbiguityBoundary,
     keepalive_command: KeepaliveCommand,
+    /// What an attempt to open a session must have been given for its time-out to speak against the host.
+    fair_time: Duration,
     /// Cuts every session, and every attempt to open one, when the sender's grace is over.
     stop: CancelToken,
 }
@@ -30,7 +39,10 @@ impl SmtpConnector {
         };
         let resolver = Arc::new(Resolver::system());
         let opener = |host: &crate::options::Host| SessionOpener::new(host.clone(), timeouts, Arc::clone(&resolver));
+        let hosts = u32::try_from(options.hosts.len()).unwrap_or(u32::MAX);
+        let share = options.connect_timeout.min(options.acquire_timeout / hosts);
         Self {
+            fair_time: (share / 2).min(LONGEST_FAIR_TIME),
             hosts: options.hosts.iter().map(opener).collect(),
             timeouts,
             boundary: options.ambiguity_boundary,
@@ -63,11 +75,17 @@ impl Connector for SmtpConnector {
         // The first one stays with the session; the caller's has no say over it once it is open.
         let tokens = [Some(&self.stop), cancel];
         let tokens: Vec<_> = tokens.into_iter().flatten().collect();
+        let given = deadline.remaining();
         self.hosts[host.0].open(deadline, &tokens).map_err(|failure| {
             let failure = interrupted(failure, cancel, &self.stop);
-            let limit = Limit::of_opening(failure.event.step(), self.timeouts);
-            let judged = judge(failure, false, false, self.boundary, limit);
-            OpenError { blame: judged.verdict.blame, error: judged }
+            let limit = match failure.event.step() {
+                _ if deadline.is_over() => Limit::TimeLeft,
+                step => Limit::of_opening(step, self.timeouts),
+            };
+            let judged = judge(failure, Met::default(), self.boundary, limit);
+            let is_timeout = matches!(judged.failure.event, Event::Transport(_, Fault::TimedOut));
+            let blame = if is_timeout && given < self.fair_time { Blame::Nobody } else { judged.verdict.blame };
+            OpenError { blame, error: judged }
         })
     }
 

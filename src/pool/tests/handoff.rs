@@ -10,7 +10,7 @@ use crate::blame::Blame;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
 use crate::pool::tests::fake::{
-    Fake, LONG, assert_at_rest, fresh, got, lease, limits, plan, pool, refused, soon, until, until_waiting,
+    Fake, LONG, assert_at_rest, avoiding, fresh, got, lease, limits, plan, pool, refused, soon, until, until_waiting,
 };
 use crate::pool::{AcquireError, Close, Fate, Pool, Renewal, Request};
 use crate::stats::DiscardReason;
@@ -187,9 +187,13 @@ fn a_panic_in_close_gives_the_place_back() {
     pool.connector().panics_when_closing.store(1, SeqCst);
     assert!(panic::catch_unwind(AssertUnwindSafe(|| one.finish(BROKEN))).is_err());
     two.finish(KEEP);
+    let three = got(pool.acquire(fresh()));
+    three.finish(KEEP);
+    assert_eq!(pool.counts().idle, 2);
     pool.connector().panics_when_closing.store(1, SeqCst);
-    // The idle connection has carried a message; the limit ends it.
+    // Both have carried a message; the limit ends both, and the first panic does not keep the second one's place.
     assert!(panic::catch_unwind(AssertUnwindSafe(|| pool.learn_message_limit(HostId(0), 1))).is_err());
+    assert_at_rest(&pool);
     let both = [lease(&pool), lease(&pool)];
     drop(both);
     assert_at_rest(&pool);
@@ -206,6 +210,23 @@ fn a_caller_that_panics_on_its_way_leaves_the_queue() {
     assert!(panic::catch_unwind(AssertUnwindSafe(|| lease(&pool))).is_err());
     assert_at_rest(&pool);
     lease(&pool).finish(BROKEN);
+    assert_at_rest(&pool);
+}
+
+#[test]
+fn a_caller_that_panics_with_nothing_in_hand_leaves_the_queue_too() {
+    let mut limits = limits(2);
+    limits.idle_timeout = Some(Duration::from_nanos(1));
+    let mut plans = vec![plan(0, 1), plan(10, 1)];
+    plans[0].max_connections = Some(1);
+    let pool = Pool::unattended(Fake::new(), plans, limits, 1);
+    let held = lease(&pool);
+    got(pool.acquire(avoiding(&[0]))).finish(KEEP);
+    // The expired connection is of a lower tier, so that its place is no use to the caller that has to close it.
+    pool.connector().panics_when_closing.store(1, SeqCst);
+    assert!(panic::catch_unwind(AssertUnwindSafe(|| lease(&pool))).is_err());
+    assert_eq!(pool.counts().waiting, 0);
+    held.finish(BROKEN);
     assert_at_rest(&pool);
 }
 
@@ -315,8 +336,12 @@ fn a_renewal_keeps_its_place_before_all_waiters() {
 #[test]
 fn a_fresh_request_makes_room_among_the_idle() {
     let pool = pool(1, &[0]);
-    drop(lease(&pool));
+    let old = lease(&pool);
+    let id = old.id();
+    old.finish(KEEP);
     assert!(!got(pool.acquire(fresh())).is_reused());
+    assert_eq!(pool.connector().fate(id), Some(Close::Polite));
+    assert_eq!(pool.status().discarded.of(DiscardReason::Evicted), 1);
     assert_eq!(pool.connector().gauge.highest.load(SeqCst), 1);
     assert_at_rest(&pool);
 }

@@ -2,125 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::blame::Blame;
-use crate::clock::{Deadline, now as dawn};
+use crate::clock::now as dawn;
 use crate::endpoint::HostId;
-use crate::pool::HostPlan;
-use crate::pool::effects::Effects;
-use crate::pool::errand::{Errand, Request, Ticket};
-use crate::pool::held::{Held, Record};
-use crate::pool::slot::{Gift, Grant, RefusalReason, Slot, Woken};
+use crate::pool::errand::Request;
+use crate::pool::slot::{Gift, RefusalReason};
 use crate::pool::state::{PoolState, Step};
+use crate::pool::tests::desk::{Desk, SECOND, taken};
 use crate::pool::tests::fake::{limits, plan};
 use crate::stats::{DiscardReason, HostState};
-
-const SECOND: Duration = Duration::from_secs(1);
-
-struct Desk {
-    state: PoolState<()>,
-    now: Instant,
-    fx: Effects<()>,
-}
-
-impl Desk {
-    fn new(max_size: usize, plans: Vec<HostPlan>) -> Self {
-        let now = dawn();
-        Self { state: PoolState::new(plans, limits(max_size), 1, now), now, fx: Effects::new() }
-    }
-
-    fn request(&self, seconds: u32) -> Request {
-        Request::by(Deadline::on(self.now + SECOND * seconds))
-    }
-
-    fn avoiding(&self, hosts: &[usize]) -> Request {
-        Request { avoid: hosts.iter().copied().map(HostId).collect(), ..self.request(10) }
-    }
-
-    fn ask(&mut self, request: Request) -> (Errand, Step<()>) {
-        let mut errand = Errand::new(Ticket::default(), request);
-        let step = self.state.arrive(&mut errand, self.now, &mut self.fx);
-        (errand, step)
-    }
-
-    fn permit(&mut self, request: Request) -> (Errand, Grant<()>) {
-        match self.ask(request) {
-            (errand, Step::Take(Gift::Permit(grant))) => (errand, grant),
-            (_, other) => panic!("{other:?}"),
-        }
-    }
-
-    fn wait(&mut self, request: Request) -> (Errand, Arc<Slot<()>>) {
-        match self.ask(request) {
-            (errand, Step::Wait(slot)) => (errand, slot),
-            (_, other) => panic!("{other:?}"),
-        }
-    }
-
-    fn opened(&mut self, grant: &Grant<()>) -> Record {
-        self.state.opened(grant, None, self.now, &mut self.fx).0
-    }
-
-    fn failed(&mut self, (mut errand, grant): (Errand, Grant<()>), blame: Blame) -> Step<()> {
-        self.state.open_failed(&grant, blame, Arc::from("no"), &mut errand, self.now, &mut self.fx)
-    }
-
-    /// One lease, opened if need be.
-    fn lease(&mut self, request: Request) -> Record {
-        match self.ask(request).1 {
-            Step::Take(Gift::Connection(held, _)) => held.record,
-            Step::Take(Gift::Permit(grant)) => self.opened(&grant),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn give_back(&mut self, record: Record) {
-        self.state.give_back(Held { connection: (), record }, true, self.now, &mut self.fx);
-    }
-
-    fn vacate(&mut self, record: &Record) {
-        self.state.vacate(record, DiscardReason::Broken, self.now, &mut self.fx);
-    }
-
-    /// Hands over what is due to others.
-    fn deliver(&mut self) {
-        while !self.fx.gifts.is_empty() {
-            for (slot, gift) in std::mem::take(&mut self.fx.gifts) {
-                if let Some(gift) = slot.give(gift) {
-                    self.state.pass_on(gift, self.now, &mut self.fx);
-                }
-            }
-        }
-    }
-
-    /// Cools the host for the first time, which takes thirty seconds.
-    fn cool(&mut self, host: usize) {
-        let others = self.state.hosts.ids().filter(|id| id.0 != host).map(|id| id.0).collect::<Vec<_>>();
-        let permit = self.permit(Request { fresh: true, ..self.avoiding(&others) });
-        assert_eq!(permit.1.host, HostId(host));
-        match self.failed(permit, Blame::Host) {
-            Step::Take(Gift::Permit(grant)) => self.state.permit_returned(grant, self.now, &mut self.fx),
-            Step::Take(_) => {}
-            Step::Wait(slot) => panic!("{slot:?}"),
-        }
-    }
-
-    fn host_state(&self, host: usize) -> HostState {
-        self.state.status(self.now).hosts[host].state
-    }
-}
-
-fn taken(slot: &Slot<()>) -> Option<Gift<()>> {
-    // A deadline long over: looks without sleeping.
-    loop {
-        match slot.sleep(dawn()) {
-            Woken::Granted(gift) => return Some(gift),
-            Woken::Nudged => {}
-            Woken::Time | Woken::Cancelled => return None,
-        }
-    }
-}
 
 #[test]
 fn weights_hold_for_leases_in_turn() {
@@ -155,6 +46,33 @@ fn what_did_not_become_a_lease_is_not_charged() {
         assert_eq!(grant.host, HostId(1));
         desk.state.permit_returned(grant, desk.now, &mut desk.fx);
     }
+}
+
+#[test]
+fn a_dead_connection_and_its_replacement_are_charged_once() {
+    let mut desk = Desk::new(8, vec![plan(0, 1), plan(0, 1)]);
+    for _ in 0..2 {
+        let record = desk.lease(desk.request(10));
+        desk.give_back(record);
+    }
+    let (errand, Step::Take(Gift::Connection(dead, charge))) = desk.ask(desk.request(10)) else { panic!() };
+    let step = desk.state.found_dead(&dead.record, charge, &errand, desk.now, &mut desk.fx);
+    let Step::Take(Gift::Permit(grant)) = step else { panic!() };
+    assert_eq!(grant.host, dead.record.host);
+    // Nothing comes of it, so that it is still this host's turn.
+    desk.state.permit_returned(grant, desk.now, &mut desk.fx);
+    assert_eq!(desk.permit(desk.request(10)).1.host, dead.record.host);
+}
+
+#[test]
+fn a_connection_that_is_being_opened_counts_as_capacity_until_it_is_refused_too() {
+    let mut desk = Desk::new(8, vec![plan(0, 1)]);
+    let _live = desk.lease(desk.request(10));
+    let (refused, slower) = (desk.permit(desk.request(10)), desk.permit(desk.request(10)));
+    let Step::Wait(_) = desk.failed(refused, Blame::Capacity) else { panic!() };
+    assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(2));
+    let Step::Wait(_) = desk.failed(slower, Blame::Capacity) else { panic!() };
+    assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(1));
 }
 
 #[test]
@@ -340,6 +258,16 @@ fn the_head_of_the_queue_wakes_when_the_cooldown_ends() {
 }
 
 #[test]
+fn an_open_that_fails_at_the_deadline_is_the_fault_of_the_host() {
+    let mut desk = Desk::new(4, vec![plan(0, 1)]);
+    let permit = desk.permit(desk.request(10));
+    desk.now += SECOND * 10;
+    let Step::Take(Gift::Refusal(refusal)) = desk.failed(permit, Blame::Host) else { panic!() };
+    assert!(matches!(refusal.reason, RefusalReason::Unavailable { .. }), "{refusal:?}");
+    assert_eq!(desk.state.status(desk.now).exhausted, 0);
+}
+
+#[test]
 fn whoever_comes_back_keeps_time_again() {
     let mut desk = Desk::new(4, vec![plan(0, 1), plan(0, 1)]);
     desk.cool(0);
@@ -400,4 +328,28 @@ fn lifetimes_are_spread() {
     let lives: Vec<_> = (0..50).filter_map(|_| state.draw_lifetime()).collect();
     assert!(lives.iter().all(|&life| life <= SECOND * 100 && life >= SECOND * 90));
     assert!(lives.iter().max().unwrap().saturating_sub(*lives.iter().min().unwrap()) > SECOND * 5);
+}
+
+#[test]
+fn a_host_that_takes_two_connections_is_found_out_by_eight_callers_at_once() {
+    let mut desk = Desk::new(8, vec![plan(0, 1)]);
+    let mut permits: Vec<_> = (0..8).map(|_| desk.permit(desk.request(10))).collect();
+    // The server turns six of them away before any of the others stands.
+    let waiting: Vec<_> = permits
+        .drain(2..)
+        .map(|permit| match desk.failed(permit, Blame::Capacity) {
+            Step::Wait(slot) => slot,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(desk.host_state(0), HostState::Available);
+    assert_eq!(desk.state.status(desk.now).hosts[0].connection_limit, Some(2));
+    let records: Vec<_> = permits.iter().map(|(_, grant)| desk.opened(grant)).collect();
+    assert!(waiting.iter().all(|slot| taken(slot).is_none()));
+    for record in records {
+        desk.give_back(record);
+    }
+    desk.deliver();
+    let served = waiting.iter().filter(|slot| matches!(taken(slot), Some(Gift::Connection(..)))).count();
+    assert_eq!(served, 2);
 }

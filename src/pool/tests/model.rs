@@ -32,6 +32,8 @@ struct Model {
     now: Instant,
     rng: Rng,
     max_size: usize,
+    idle_timeout: Option<Duration>,
+    min_idle: usize,
     leases: Vec<(Record, Ticket)>,
     permits: Vec<(Grant<u64>, Errand)>,
     waiting: Vec<Waiting>,
@@ -49,7 +51,7 @@ impl Model {
         let max_size = rng.usize(1..6);
         let mut limits = limits(max_size);
         limits.idle_timeout = rng.bool().then_some(MILLI * 40);
-        limits.max_lifetime = rng.bool().then_some(MILLI * 90);
+        limits.max_lifetime = rng.bool().then_some(MILLI * 25);
         limits.max_messages = rng.bool().then_some(4);
         limits.reconnect_cooldown = MILLI * 10;
         limits.max_reconnect_cooldown = MILLI * 50;
@@ -63,11 +65,14 @@ impl Model {
             })
             .collect();
         let now = clock::now();
+        let (idle_timeout, min_idle) = (limits.idle_timeout, limits.min_idle);
         Self {
             state: PoolState::new(plans, limits, seed, now),
             now,
             rng,
             max_size,
+            idle_timeout,
+            min_idle,
             leases: Vec::new(),
             permits: Vec::new(),
             waiting: Vec::new(),
@@ -98,6 +103,11 @@ impl Model {
             Gift::Connection(held, _) => {
                 assert_eq!(held.connection, held.record.id);
                 assert!(!self.gone.contains(&held.record.id), "I7: a connection that was given up is lent");
+                assert!(!held.record.is_old(self.now), "a connection is lent that is too old");
+                assert!(
+                    self.min_idle > 0 || held.record.idle_until(self.idle_timeout).is_none_or(|at| at > self.now),
+                    "one is lent that was idle too long"
+                );
                 assert!(!errand.request.fresh, "an old connection for one who wants a new one");
                 self.leases_given += 1;
                 self.leases.push((held.record, errand.ticket));
@@ -110,7 +120,7 @@ impl Model {
                 self.permits.push((grant, errand));
             }
             Gift::Refusal(refusal) => assert!(
-                !matches!(refusal.reason, RefusalReason::Unavailable { .. } if self.is_servable(&errand)),
+                !matches!(refusal.reason, RefusalReason::Unavailable { .. } if !errand.is_late(self.now) && self.is_servable(&errand)),
                 "told that nothing can come, while something is there"
             ),
         }

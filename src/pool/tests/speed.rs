@@ -1,5 +1,6 @@
 //! What a lease costs when nobody else wants one.
 
+use std::thread;
 use std::time::Duration;
 
 use crate::cancel::CancelToken;
@@ -62,4 +63,35 @@ fn uncontended_acquire_and_finish() {
         (0..ROUNDS).for_each(|_| turn());
         eprintln!("{hosts} host(s): {:?} for acquire and finish", (clock::now() - start) / ROUNDS);
     }
+}
+
+/// Run by hand, optimised: `cargo test --release -- --ignored --nocapture contended_wait`.
+#[test]
+#[ignore = "a measurement, not a promise"]
+fn contended_wait() {
+    const HOLD: Duration = Duration::from_micros(200);
+    let pool = Pool::new(Bare, vec![plan(0, 1)], limits(8), 1).unwrap();
+    let mut waits: Vec<Duration> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..64)
+            .map(|_| {
+                scope.spawn(|| {
+                    let turn = |_| {
+                        let start = clock::now();
+                        let Ok(lease) = pool.acquire(Request::by(Deadline::after(Duration::from_secs(60)))) else {
+                            panic!("nobody waits that long")
+                        };
+                        let waited = clock::now() - start;
+                        thread::park_timeout(HOLD);
+                        lease.finish(Fate::Keep { delivered: true });
+                        waited
+                    };
+                    (0..500).map(turn).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    waits.sort_unstable();
+    let at = |per_cent: usize| waits[(waits.len() - 1) * per_cent / 100];
+    eprintln!("waits: p50 {:?}, p99 {:?}, max {:?}", at(50), at(99), at(100));
 }

@@ -1,0 +1,274 @@
+//! A private Postfix for one test, started by `tests/servers/postfix.sh`, and what its log, queue and mailboxes say.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use smtp_pool::Host;
+
+pub const USER: &str = "user@example.com";
+pub const PASSWORD: &str = "secret";
+
+/// How long a condition may take to come true before the test is told that it hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for something that another process does without telling anybody.
+#[expect(clippy::disallowed_methods, reason = "the state of another process can only be looked at again and again")]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < give_up, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A running Postfix; ends with its value.
+pub struct Postfix {
+    directory: PathBuf,
+    smtp_port: u16,
+    tls_port: u16,
+    settings: String,
+}
+
+impl Postfix {
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With further lines of main.cf, separated by semicolons.
+    pub fn start_with(settings: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("smtp-pool-postfix-{}-{number}", std::process::id()));
+        let postfix = Self { directory, smtp_port: free_port(), tls_port: free_port(), settings: settings.to_owned() };
+        postfix.start_again();
+        postfix
+    }
+
+    pub fn start_again(&self) {
+        let started = self
+            .script("start")
+            .args([self.smtp_port.to_string(), self.tls_port.to_string()])
+            .env("POSTFIX_MAIN", &self.settings)
+            .stdout(Stdio::null())
+            .status()
+            .expect("bash runs");
+        assert!(
+            started.success(),
+            "\n\nThis test needs a private Postfix, and it did not start (see above).\n\
+             Install it with `tests/servers/get-pkgs.sh` (as root, on Debian or Ubuntu) and run the tests as root.\n"
+        );
+    }
+
+    pub fn stop(&self) {
+        let stopped = self.script("stop").status().expect("bash runs");
+        assert!(stopped.success(), "Postfix did not stop");
+    }
+
+    fn script(&self, command: &str) -> Command {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/postfix.sh");
+        let mut bash = Command::new("bash");
+        bash.arg(script).arg(command).arg(&self.directory).stdin(Stdio::null());
+        bash
+    }
+
+    /// STARTTLS with credentials.
+    pub fn host(&self) -> Host {
+        Host::starttls("localhost").port(self.smtp_port).credentials(USER, PASSWORD).root_certificate(self.ca("ca"))
+    }
+
+    /// TLS from the first byte, with credentials.
+    pub fn tls_host(&self) -> Host {
+        Host::implicit_tls("localhost").port(self.tls_port).credentials(USER, PASSWORD).root_certificate(self.ca("ca"))
+    }
+
+    /// No TLS and no credentials, for tests that want to see what passes.
+    pub fn plain_host(&self) -> Host {
+        Host::plain("localhost").port(self.smtp_port)
+    }
+
+    /// A CA certificate: `ca` has signed the server's certificate, `other-ca` has not.
+    pub fn ca(&self, name: &str) -> Vec<u8> {
+        fs::read(self.directory.join(format!("tls/{name}.pem"))).expect("the script makes certificates")
+    }
+
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.directory.join("log/maillog")).expect("Postfix logs")).into_owned()
+    }
+
+    /// How many lines of the log hold `text`.
+    pub fn logged(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// How many queue files with this Message-ID were taken into the queue. Meant for a settled queue.
+    pub fn queued(&self, message_id: &str) -> usize {
+        let log = self.log();
+        let queue_id = |line: &str, process: &str| -> Option<String> {
+            let (_, rest) = line.split_once(process)?;
+            Some(rest.split_once("]: ")?.1.split_once(':')?.0.to_owned())
+        };
+        let named = format!("message-id=<{message_id}>");
+        let ids: HashSet<String> =
+            log.lines().filter(|line| line.ends_with(&named)).filter_map(|line| queue_id(line, "/cleanup[")).collect();
+        let active: HashSet<String> = log
+            .lines()
+            .filter(|line| line.ends_with("(queue active)"))
+            .filter_map(|line| queue_id(line, "/qmgr["))
+            .collect();
+        ids.intersection(&active).count()
+    }
+
+    /// Waits until every message that was taken into the queue has left it.
+    pub fn settle(&self) {
+        let holds_mail = |queue: &str| {
+            let files = fs::read_dir(self.directory.join("spool").join(queue));
+            // A queue file counts once its execute bit is set; one without is being received, or was left behind half-way.
+            let is_complete =
+                |file: &fs::DirEntry| file.metadata().is_ok_and(|data| data.permissions().mode() & 0o100 != 0);
+            files.is_ok_and(|files| files.flatten().any(|file| is_complete(&file)))
+        };
+        // In the order in which a message passes them, so that it cannot be overlooked on its way.
+        wait_until("every queued message is delivered", || {
+            !self.is_receiving() && !["incoming", "active", "deferred"].into_iter().any(holds_mail)
+        });
+    }
+
+    /// Whether a queue file is being written, perhaps for a client that is long gone.
+    fn is_receiving(&self) -> bool {
+        let incoming = self.directory.join("spool/incoming");
+        self.processes("cleanup").into_iter().any(|process| {
+            let files = fs::read_dir(format!("/proc/{process}/fd"));
+            let is_queue_file =
+                |file: fs::DirEntry| fs::read_link(file.path()).is_ok_and(|to| to.starts_with(&incoming));
+            files.is_ok_and(|files| files.flatten().any(is_queue_file))
+        })
+    }
+
+    /// What was delivered of the messages whose header begins with this Message-ID, once the queue has settled: for each file what
+    /// Postfix put in front, and the message.
+    pub fn delivered(&self, message_id: &str) -> Vec<(String, Vec<u8>)> {
+        let first_line = format!("Message-ID: <{message_id}>\n").into_bytes();
+        let mut all = Vec::new();
+        for file in self.mailbox() {
+            let begins =
+                |&start: &usize| file[start..].starts_with(&first_line) && (start == 0 || file[start - 1] == b'\n');
+            let Some(start) = (0..file.len().min(4096)).find(begins) else { continue };
+            let message = file[start..].to_vec();
+            all.push((String::from_utf8_lossy(&file[..start]).into_owned(), message));
+        }
+        all
+    }
+
+    /// Every delivered file, once the queue has settled.
+    pub fn mailbox(&self) -> Vec<Vec<u8>> {
+        self.settle();
+        let Ok(files) = fs::read_dir(self.directory.join("mail/inbox/new")) else { return Vec::new() };
+        files.map(|file| fs::read(file.expect("a mailbox can be listed").path()).expect("mail can be read")).collect()
+    }
+
+    /// The processes that serve SMTP connections now.
+    pub fn serving(&self) -> Vec<u32> {
+        let log = self.log();
+        let mut serving = Vec::new();
+        for line in log.lines() {
+            let Some((_, rest)) = line.split_once("/smtpd[") else { continue };
+            let Some((process, what)) = rest.split_once("]: ") else { continue };
+            let process: u32 = process.parse().expect("a process has a number");
+            if what.starts_with("connect from ") {
+                serving.push(process);
+            } else if what.starts_with("disconnect from ") {
+                serving.retain(|&other| other != process);
+            }
+        }
+        serving.retain(|&process| is_alive(process));
+        serving
+    }
+
+    /// The running processes of the name `name` that the master has started.
+    pub fn processes(&self, name: &str) -> Vec<u32> {
+        let master = self.master();
+        let all = fs::read_dir("/proc").expect("there is a /proc");
+        all.flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|&process| status(process).is_some_and(|status| status.is(name, master)))
+            .collect()
+    }
+
+    pub fn master(&self) -> u32 {
+        let text = fs::read_to_string(self.directory.join("pid")).expect("the script notes the master");
+        text.trim().parse().expect("a process has a number")
+    }
+
+    pub fn smtp_port(&self) -> u16 {
+        self.smtp_port
+    }
+}
+
+impl Drop for Postfix {
+    fn drop(&mut self) {
+        let stopped = self.script("stop").status();
+        if thread::panicking() {
+            // It may not even have started.
+            let log = fs::read_to_string(self.directory.join("log/maillog"));
+            eprintln!("Postfix said:\n{}", log.unwrap_or_default());
+        }
+        if stopped.is_ok_and(|status| status.success()) {
+            drop(fs::remove_dir_all(&self.directory));
+        }
+    }
+}
+
+/// Kills processes as a crash or the kernel would: without a word.
+pub fn kill(processes: &[u32]) {
+    let list = processes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    // One of them may have ended by itself.
+    drop(Command::new("sh").args(["-c", &format!("kill -KILL {list} 2>/dev/null")]).status());
+    wait_until("killed processes are gone", || !processes.iter().any(|&process| is_alive(process)));
+}
+
+struct Status {
+    name: String,
+    is_zombie: bool,
+    parent: u32,
+}
+
+impl Status {
+    fn is(&self, name: &str, parent: u32) -> bool {
+        self.name == name && self.parent == parent && !self.is_zombie
+    }
+}
+
+fn status(process: u32) -> Option<Status> {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let field = |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+    Some(Status {
+        name: field("Name:")?,
+        is_zombie: field("State:")?.starts_with('Z'),
+        parent: field("PPid:")?.parse().ok()?,
+    })
+}
+
+/// A zombie that nobody has reaped yet is dead.
+fn is_alive(process: u32) -> bool {
+    status(process).is_some_and(|status| !status.is_zombie)
+}
+
+/// A port that nobody listens on, below those that the kernel gives to outgoing connections: a server that is restarted must find it
+/// free again.
+fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let process = u16::try_from(std::process::id() % u32::from(COUNT)).expect("a small number");
+    (0..COUNT)
+        .map(|_| FIRST + (NEXT.fetch_add(1, Ordering::Relaxed) + process.wrapping_mul(37)) % COUNT)
+        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .expect("there is a free port")
+}

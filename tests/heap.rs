@@ -1,0 +1,69 @@
+//! What a send costs in memory: nothing that grows with the message, and little that is allocated anew for each.
+//!
+//! Allocations are counted in the sending thread alone, so the embedded server's own do not matter.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test says what it is about in its name, and may panic")]
+
+use allocation_counter::measure;
+use lettre::address::Envelope;
+use smtp_pool::testing::{Security, TestServer};
+use smtp_pool::{Host, SmtpSender};
+
+fn envelope() -> Envelope {
+    Envelope::new(Some("from@example.com".parse().unwrap()), vec!["to@example.com".parse().unwrap()]).unwrap()
+}
+
+fn message(size: usize) -> Vec<u8> {
+    let mut message = b"From: from@example.com\r\nTo: to@example.com\r\nSubject: heap\r\n\r\n".to_vec();
+    // Dots at line starts and bare line feeds: nothing that could be passed through as it is.
+    message.extend(b".A line that begins with a dot and ends with a line feed.\n".iter().cycle().take(size));
+    message
+}
+
+/// A server that keeps nothing, so that it keeps up, and a sender over it.
+fn pair(security: Security) -> (TestServer, SmtpSender) {
+    let server = TestServer::builder().security(security).size(None).record(false).keep_messages(false).start();
+    let host = match security {
+        Security::Plain => Host::plain("127.0.0.1"),
+        _ => Host::starttls("127.0.0.1").root_certificate(server.root_certificate_pem()),
+    };
+    let sender = SmtpSender::builder().host(host.port(server.port())).max_size(1usize).build().unwrap();
+    (server, sender)
+}
+
+#[test]
+fn a_large_message_is_not_copied() {
+    const LIMIT: u64 = 256 * 1024;
+    let envelope = envelope();
+    let content = message(25_000_000);
+    for security in [Security::Plain, Security::StartTls] {
+        let (_server, sender) = pair(security);
+        for use_of_connection in ["first", "second"] {
+            let heap = measure(|| {
+                sender.send_raw(&envelope, &content).unwrap();
+            });
+            eprintln!(
+                "{security:?}, {use_of_connection} use: at most {} bytes, {} allocations",
+                heap.bytes_max, heap.count_total
+            );
+            assert!(heap.bytes_max < LIMIT, "{security:?}, {use_of_connection} use: {heap:?}");
+        }
+    }
+}
+
+#[test]
+fn a_send_in_the_steady_state_allocates_little() {
+    const LIMIT: u64 = 10;
+    const SENDS: u64 = 100;
+    let envelope = envelope();
+    let content = message(700);
+    for security in [Security::Plain, Security::StartTls] {
+        let (_server, sender) = pair(security);
+        let send = || drop(sender.send_raw(&envelope, &content).unwrap());
+        // Buffers find their size.
+        (0..20).for_each(|_| send());
+        let heap = measure(|| (0..SENDS).for_each(|_| send()));
+        eprintln!("{security:?}: {} allocations for {SENDS} sends, {} bytes", heap.count_total, heap.bytes_total);
+        assert!(heap.count_total <= LIMIT * SENDS, "{security:?}: {heap:?}");
+        assert_eq!(heap.count_current, 0, "{security:?}: something is kept for each send: {heap:?}");
+    }
+}

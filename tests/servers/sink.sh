@@ -1,0 +1,19 @@
+#!/bin/bash
+# Postfix's smtp-sink, which takes every message and keeps none: sink.sh start DIR PORT | stop DIR
+# All its state is in DIR. No TLS, no AUTH.
+. "$(dirname "$0")/common.sh"
+parse_arguments "$@"
+if [ "$command" = stop ]; then
+    stop_process
+    exit 0
+fi
+
+need_installed postfix
+is_running && fail "already running in $dir"
+need_free_port "${ports[0]}"
+mkdir -p "$dir"
+export LD_LIBRARY_PATH=$packages/postfix/usr/lib/postfix
+"$packages/postfix/usr/sbin/smtp-sink" -u nobody -h localhost "127.0.0.1:${ports[0]}" 512 \
+    </dev/null >"$dir/sink.log" 2>&1 &
+echo $! >"$dir/pid"
+wait_for_port "${ports[0]}"
