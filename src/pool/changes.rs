@@ -9,7 +9,7 @@ use crate::pool::connector::Close;
 use crate::pool::cooldown::Severity;
 use crate::pool::effects::{Effects, Event};
 use crate::pool::errand::Errand;
-use crate::pool::held::{Held, Record};
+use crate::pool::held::{Held, Record, earlier};
 use crate::pool::slot::{Charge, Gift, Grant, RefusalReason};
 use crate::pool::state::{PoolState, Step};
 use crate::stats::DiscardReason;
@@ -38,10 +38,20 @@ impl<T> PoolState<T> {
         if host.cooldown.succeeded() {
             fx.events.push(Event::CooldownLeft { host: id });
         }
-        // A host that answers again may serve those who wait.
+        // A host that answers again may serve those who wait, and takes its traffic back from less preferred ones.
         self.settle(now, fx);
-        let record =
-            Record { host: id, id: connection, opened: now, retire_at, messages: 0, message_limit, idle_since: None };
+        self.mind_fail_back(now, fx);
+        let record = Record {
+            host: id,
+            id: connection,
+            opened: now,
+            retire_at,
+            messages: 0,
+            message_limit,
+            idle_since: None,
+            probed: None,
+            probes: 0,
+        };
         (record, !self.is_shut_down)
     }
 
@@ -55,6 +65,32 @@ impl<T> PoolState<T> {
         now: Instant,
         fx: &mut Effects<T>,
     ) -> Step<T> {
+        if self.note_failure(grant, blame, error, now, fx) != Failure::HostIsFull {
+            errand.tried.insert(grant.host);
+        }
+        let step = if self.is_shut_down {
+            Step::Take(self.refuse(RefusalReason::ShutDown))
+        } else if blame == Blame::Local {
+            Step::Take(self.refuse(RefusalReason::Local))
+        } else if errand.is_late(now) && errand.tried.contains(grant.host) {
+            // What took all the time was the host, not the queue.
+            Step::Take(self.refuse_unavailable(errand, now))
+        } else {
+            self.admit(errand, now, fx)
+        };
+        self.settle(now, fx);
+        step
+    }
+
+    /// A connection could not be opened: counts it, and draws the conclusions about the host.
+    pub(super) fn note_failure(
+        &mut self,
+        grant: &Grant<T>,
+        blame: Blame,
+        error: Arc<str>,
+        now: Instant,
+        fx: &mut Effects<T>,
+    ) -> Failure {
         self.create_failures += 1;
         self.hosts.refund(grant.host, &grant.charge);
         fx.events.push(Event::OpenFailed { host: grant.host, error: Arc::clone(&error) });
@@ -82,24 +118,12 @@ impl<T> PoolState<T> {
             None => host.cooldown.abandoned(grant.id),
         }
         if blame == Blame::Capacity && others > 0 {
-            // Not a failed host, but a full one: this errand waits for what there is of it.
+            // Not a failed host, but a full one: who comes waits for what there is of it.
             host.capacity.refused_beyond(others);
             fx.events.push(Event::CapacityLearned { host: grant.host, connections: others });
-        } else {
-            errand.tried.insert(grant.host);
+            return Failure::HostIsFull;
         }
-        let step = if self.is_shut_down {
-            Step::Take(self.refuse(RefusalReason::ShutDown))
-        } else if blame == Blame::Local {
-            Step::Take(self.refuse(RefusalReason::Local))
-        } else if errand.is_late(now) && errand.tried.contains(grant.host) {
-            // What took all the time was the host, not the queue.
-            Step::Take(self.refuse_unavailable(now))
-        } else {
-            self.admit(errand, now, fx)
-        };
-        self.settle(now, fx);
-        step
+        if severity.is_some() { Failure::HostCools } else { Failure::Unexplained }
     }
 
     /// An open connection to a host has shown that no other one will fare better: a pause as after a failure to open one.
@@ -138,8 +162,10 @@ impl<T> PoolState<T> {
     /// Somebody had gone when its gift came: it is given to the next.
     pub(super) fn pass_on(&mut self, gift: Gift<T>, now: Instant, fx: &mut Effects<T>) {
         match gift {
-            Gift::Connection(held, charge) => {
+            Gift::Connection(mut held, charge) => {
                 self.hosts.refund(held.record.host, &charge);
+                // One that was never used is idle from now on.
+                held.record.idle_since.get_or_insert(now);
                 self.hosts.get_mut(held.record.host).leased -= 1;
                 self.put_away(held, now, fx);
             }
@@ -155,14 +181,22 @@ impl<T> PoolState<T> {
         host.leased -= 1;
         if delivered {
             held.record.messages = held.record.messages.saturating_add(1);
+            held.record.probes = 0;
             host.capacity.delivered(max_size);
         }
         held.record.idle_since = Some(now);
         self.put_away(held, now, fx);
     }
 
+    /// A lent connection comes back to be closed in good order.
+    pub(super) fn retire(&mut self, held: Held<T>, reason: DiscardReason, now: Instant, fx: &mut Effects<T>) {
+        self.hosts.get_mut(held.record.host).leased -= 1;
+        self.close_later(held, reason, Close::Polite, now, fx);
+        self.settle(now, fx);
+    }
+
     /// A connection in nobody's count becomes idle, or its life is over.
-    fn put_away(&mut self, held: Held<T>, now: Instant, fx: &mut Effects<T>) {
+    pub(super) fn put_away(&mut self, held: Held<T>, now: Instant, fx: &mut Effects<T>) {
         let reason = if self.is_shut_down {
             Some(DiscardReason::Shutdown)
         } else if self.has_carried_enough(&held.record) {
@@ -173,8 +207,12 @@ impl<T> PoolState<T> {
             None
         };
         match reason {
-            Some(reason) => self.close_later(held, reason, Close::Polite, fx),
-            None => self.hosts.get_mut(held.record.host).put(held, self.limits.idle_timeout),
+            Some(reason) => self.close_later(held, reason, Close::Polite, now, fx),
+            None => {
+                let (host, probe_due) = (held.record.host, self.probe_due(&held.record));
+                let expiry = self.hosts.put(held, &self.limits);
+                self.mind(host, earlier(expiry, probe_due), now, fx);
+            }
         }
         self.settle(now, fx);
     }
@@ -190,7 +228,7 @@ impl<T> PoolState<T> {
     /// A lent connection has been closed: its place is free.
     pub(super) fn vacate(&mut self, record: &Record, reason: DiscardReason, now: Instant, fx: &mut Effects<T>) {
         self.hosts.get_mut(record.host).leased -= 1;
-        self.note_discard(record, reason, fx);
+        self.note_discard(record, reason, now, fx);
         self.settle(now, fx);
     }
 
@@ -210,8 +248,8 @@ impl<T> PoolState<T> {
         fx: &mut Effects<T>,
     ) -> Step<T> {
         self.hosts.get_mut(record.host).leased -= 1;
-        self.note_discard(record, DiscardReason::ServerClosed, fx);
-        self.discard_siblings(record, fx);
+        self.note_discard(record, DiscardReason::ServerClosed, now, fx);
+        self.discard_siblings(record, now, fx);
         let step = self.reopen(record.host, charge, errand, now, fx);
         self.settle(now, fx);
         step
@@ -228,9 +266,9 @@ impl<T> PoolState<T> {
         fx: &mut Effects<T>,
     ) -> Step<T> {
         self.hosts.get_mut(record.host).leased -= 1;
-        self.note_discard(record, reason, fx);
+        self.note_discard(record, reason, now, fx);
         if with_siblings {
-            self.discard_siblings(record, fx);
+            self.discard_siblings(record, now, fx);
         }
         let step = if errand.request.fresh && !errand.shuns(record.host) {
             // The lease has been charged already, and it is still the same message.
@@ -242,13 +280,14 @@ impl<T> PoolState<T> {
         step
     }
 
-    /// What ended one connection while it was idle has ended those that were idle as long.
-    fn discard_siblings(&mut self, dead: &Record, fx: &mut Effects<T>) {
-        let Some(since) = dead.idle_since else { return };
-        let siblings =
-            self.hosts.get_mut(dead.host).take_idle(|held| held.record.idle_since.is_none_or(|at| at <= since));
-        for held in siblings {
-            self.close_later(held, DiscardReason::ServerClosed, Close::Abort, fx);
+    /// What ended one connection while it was silent has ended those that were silent as long.
+    fn discard_siblings(&mut self, dead: &Record, now: Instant, fx: &mut Effects<T>) {
+        if dead.idle_since.is_none() {
+            return;
+        }
+        let since = dead.silent_from();
+        for held in self.hosts.get_mut(dead.host).take_idle(|held| held.record.silent_from() <= since) {
+            self.close_later(held, DiscardReason::ServerClosed, Close::Abort, now, fx);
         }
     }
 
@@ -259,30 +298,44 @@ impl<T> PoolState<T> {
             self.hosts.refund(host, &charge);
             return self.admit(errand, now, fx);
         }
-        Step::Take(Gift::Permit(self.grant(host, errand, charge, None, now)))
+        let deadline = self.hosts.share(errand, now);
+        Step::Take(Gift::Permit(self.grant(host, deadline, charge, None)))
     }
 
     /// This server ends, or refuses to go on with, a session after so many messages.
-    pub(super) fn learn_message_limit(&mut self, id: HostId, messages: u32, fx: &mut Effects<T>) {
+    pub(super) fn learn_message_limit(&mut self, id: HostId, messages: u32, now: Instant, fx: &mut Effects<T>) {
         let host = self.hosts.get_mut(id);
         let limit = host.learned_message_limit.map_or(messages, |known| known.min(messages)).max(1);
         host.learned_message_limit = Some(limit);
         for held in host.take_idle(|held| held.record.messages >= limit) {
-            self.close_later(held, DiscardReason::MaxMessages, Close::Polite, fx);
+            self.close_later(held, DiscardReason::MaxMessages, Close::Polite, now, fx);
         }
     }
 
     /// No more work is taken, nobody waits any longer, nothing is idle. What is lent is closed when it comes back.
-    pub(super) fn shut_down(&mut self, fx: &mut Effects<T>) {
+    pub(super) fn shut_down(&mut self, now: Instant, fx: &mut Effects<T>) {
         self.is_shut_down = true;
+        self.dismiss_thread(fx);
+        fx.ring = true;
         while let Some(waiter) = self.waiters.remove_at(0) {
             let refusal = self.refuse(RefusalReason::ShutDown);
             fx.gifts.push((waiter.slot, refusal));
         }
         for id in self.hosts.ids() {
             for held in self.hosts.get_mut(id).take_idle(|_| true) {
-                self.close_later(held, DiscardReason::Shutdown, Close::Polite, fx);
+                self.close_later(held, DiscardReason::Shutdown, Close::Polite, now, fx);
             }
         }
     }
+}
+
+/// What came of a failure to open a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The host is not tried again for a while.
+    HostCools,
+    /// The host has as many connections as it takes.
+    HostIsFull,
+    /// It says nothing about the host.
+    Unexplained,
 }

@@ -4,12 +4,13 @@
 //! Within a group the rotation decides (smooth weighted round robin): each host earns its weight with every lease, the
 //! one that serves pays what all of them earned. Leases are charged, not connections, so that the weights hold for mail.
 
+use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
 use crate::pool::errand::Errand;
-use crate::pool::hosts::{Host, Hosts};
+use crate::pool::hosts::Hosts;
 use crate::pool::slot::Charge;
 
 /// What to do for a caller.
@@ -87,11 +88,14 @@ impl<T> Hosts<T> {
 
     /// Whether connection to `host` may be opened for this errand as far as the host is concerned, room or not.
     pub(super) fn may_open(&self, host: HostId, errand: &Errand, now: Instant) -> bool {
-        !errand.is_late(now) && !errand.tried.contains(host) && self.get(host).cooldown.may_open(now)
+        !errand.is_late(now)
+            && errand.admits(host)
+            && !errand.tried.contains(host)
+            && self.get(host).cooldown.may_open(now)
     }
 
     fn may_lend(&self, host: HostId, errand: &Errand) -> bool {
-        !errand.request.fresh && !self.get(host).idle.is_empty()
+        !errand.request.fresh && errand.admits(host) && !self.get(host).idle.is_empty()
     }
 
     fn offer(&self, id: HostId, errand: &Errand, now: Instant) -> Offer {
@@ -109,14 +113,32 @@ impl<T> Hosts<T> {
         if !self.are_full() {
             return Offer::Room { evict: None };
         }
-        let evict =
-            self.ids().filter(|&victim| !self.get(victim).idle.is_empty()).max_by_key(|&v| self.rank(v, errand));
-        match evict {
-            Some(victim) if errand.request.fresh || self.rank(victim, errand) > self.rank(id, errand) => {
-                Offer::Room { evict }
-            }
+        let with_idle = self.ids().filter(|&host| !self.get(host).idle.is_empty());
+        let victim = with_idle
+            .max_by(|&a, &b| self.rank(a, errand).cmp(&self.rank(b, errand)).then_with(|| self.compare_loads(a, b, 0)));
+        match victim {
+            // No idle connection is of use to such an errand.
+            Some(_) if errand.request.fresh || errand.request.only.is_some() => Offer::Room { evict: victim },
+            Some(other) if self.yields_to(other, id, errand) => Offer::Room { evict: victim },
             _ => Offer::Busy,
         }
+    }
+
+    /// Whether `victim` gives an idle connection up for one to `host`: to a preferred host always; to one of the same
+    /// preference if that brings the places closer to the weights. Each such exchange does, so that they come to an end.
+    fn yields_to(&self, victim: HostId, host: HostId, errand: &Errand) -> bool {
+        match self.rank(victim, errand).cmp(&self.rank(host, errand)) {
+            Ordering::Greater => true,
+            Ordering::Equal => self.compare_loads(victim, host, 1) == Ordering::Greater,
+            Ordering::Less => false,
+        }
+    }
+
+    /// Compares the places that two hosts have for their weights, once `other` has `more`.
+    pub(super) fn compare_loads(&self, host: HostId, other: HostId, more: usize) -> Ordering {
+        let (host, other) = (self.get(host), self.get(other));
+        let scaled = |places: usize, weight: u32| (places as u128) * u128::from(weight);
+        scaled(host.places(), other.plan.weight).cmp(&scaled(other.places() + more, host.plan.weight))
     }
 
     /// Where a host's group comes in the order of preference.
@@ -128,7 +150,8 @@ impl<T> Hosts<T> {
     fn charge(&mut self, chosen: HostId, shunned: bool, errand: &Errand, now: Instant) -> Charge {
         let tier = self.get(chosen).tier;
         let mut charge = Charge::default();
-        if self.tiers[tier].len() == 1 {
+        // Who may have one host only takes nothing away from the others.
+        if self.tiers[tier].len() == 1 || errand.request.only.is_some() {
             return charge;
         }
         let bound = self.bound(tier);
@@ -179,7 +202,7 @@ impl<T> Hosts<T> {
     /// What is left to hope for when no host can serve now.
     pub(super) fn hope(&self, errand: &Errand) -> Hope {
         let mut hope = Hope::None;
-        for id in self.ids().filter(|&id| !errand.tried.contains(id)) {
+        for id in self.ids().filter(|&id| errand.admits(id) && !errand.tried.contains(id)) {
             let host = self.get(id);
             let live = host.connecting + if errand.request.fresh { 0 } else { host.live() };
             if live > 0 {
@@ -196,8 +219,8 @@ impl<T> Hosts<T> {
     }
 
     /// How long until some host may be tried again.
-    pub(super) fn retry_after(&self, now: Instant) -> Option<Duration> {
-        let ends = self.all.iter().filter_map(|host: &Host<T>| host.cooldown.end());
+    pub(super) fn retry_after(&self, errand: &Errand, now: Instant) -> Option<Duration> {
+        let ends = self.ids().filter(|&id| errand.admits(id)).filter_map(|id| self.get(id).cooldown.end());
         ends.min().map(|end| end.saturating_duration_since(now))
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::blame::Blame;
+use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
 
@@ -15,11 +16,25 @@ pub(crate) trait Connector: Send + Sync + 'static {
     /// Why opening one failed.
     type Error: fmt::Display + Send + 'static;
 
-    /// Opens a session ready for use, in the caller's thread. `id` is unique in the pool.
-    fn open(&self, host: HostId, id: u64, deadline: Deadline) -> Result<Self::Connection, OpenError<Self::Error>>;
+    /// Opens a session ready for use, in the thread that wants it; gives up early when `cancel` is cancelled, which
+    /// is nobody's fault. `id` is unique in the pool.
+    fn open(
+        &self,
+        host: HostId,
+        id: u64,
+        deadline: Deadline,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Self::Connection, OpenError<Self::Error>>;
 
     /// A look without waiting, before reuse. False: dead, or not provably in step.
     fn is_alive(&self, connection: &mut Self::Connection) -> bool;
+
+    /// Asks an idle connection for a sign of life, without waiting for anything. False: it is dead.
+    fn begin_probe(&self, connection: &mut Self::Connection) -> bool;
+
+    /// Waits until `deadline` for the answer to a probe; one that has arrived is found even when the deadline is over.
+    /// False: dead, or not provably in step.
+    fn end_probe(&self, connection: &mut Self::Connection, deadline: Deadline) -> bool;
 
     /// Whether a connection given back may be lent again: no command is outstanding.
     fn is_in_step(&self, connection: &Self::Connection) -> bool;

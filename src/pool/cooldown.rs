@@ -73,6 +73,11 @@ impl Cooldown {
         }
     }
 
+    /// Whether nothing has failed since the last success.
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
     /// Connection `id` is being opened; the first one after a cooldown is the probe, and bars all others.
     pub(super) const fn begin(&mut self, id: u64) {
         if let Phase::Cooling { until } = self.phase {

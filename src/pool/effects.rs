@@ -20,15 +20,21 @@ pub(super) struct Effects<T> {
     pub(super) closings: Vec<(Held<T>, Close)>,
     /// To be told to operators.
     pub(super) events: Vec<Event>,
+    /// Whether the maintenance thread is to wake.
+    pub(super) ring: bool,
 }
 
 impl<T> Effects<T> {
     pub(super) const fn new() -> Self {
-        Self { gifts: Vec::new(), nudge: None, closings: Vec::new(), events: Vec::new() }
+        Self { gifts: Vec::new(), nudge: None, closings: Vec::new(), events: Vec::new(), ring: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.gifts.is_empty() && self.nudge.is_none() && self.closings.is_empty() && self.events.is_empty()
+        self.gifts.is_empty()
+            && self.nudge.is_none()
+            && self.closings.is_empty()
+            && self.events.is_empty()
+            && !self.ring
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
 
@@ -66,12 +67,17 @@ pub(crate) struct Request {
     pub(crate) avoid: HostSet,
     /// Whether it must be a connection that was opened for this very call.
     pub(crate) fresh: bool,
+    /// The only host that will do.
+    pub(crate) only: Option<HostId>,
+    /// What the caller may end the call with.
+    pub(crate) cancel: Option<CancelToken>,
 }
 
+#[cfg(test)]
 impl Request {
     /// Any connection to any host, by then.
     pub(crate) const fn by(deadline: Deadline) -> Self {
-        Self { deadline, avoid: HostSet::new(), fresh: false }
+        Self { deadline, avoid: HostSet::new(), fresh: false, only: None, cancel: None }
     }
 }
 
@@ -93,6 +99,11 @@ impl Errand {
         Self { ticket, request, tried: HostSet::new() }
     }
 
+    /// Whether a host may serve at all.
+    pub(super) fn admits(&self, host: HostId) -> bool {
+        self.request.only.is_none_or(|only| only == host)
+    }
+
     /// Whether a host comes after all others.
     pub(super) fn shuns(&self, host: HostId) -> bool {
         self.request.avoid.contains(host) || self.tried.contains(host)
@@ -100,7 +111,12 @@ impl Errand {
 
     /// Whether anything will do. Two plain errands differ in their deadlines only.
     pub(super) fn is_plain(&self) -> bool {
-        !self.request.fresh && self.request.avoid.is_empty() && self.tried.is_empty()
+        !self.request.fresh && self.request.only.is_none() && self.request.avoid.is_empty() && self.tried.is_empty()
+    }
+
+    /// Whether the caller wants nothing any more.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.request.cancel.as_ref().is_some_and(CancelToken::is_cancelled)
     }
 
     /// Whether its time is over.

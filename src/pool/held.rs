@@ -15,8 +15,12 @@ pub(super) struct Record {
     pub(super) messages: u32,
     /// What the server announced for this connection.
     pub(super) message_limit: Option<u32>,
-    /// When it was last put away; none if it never was.
+    /// When it was last put away after use; none if it never was.
     pub(super) idle_since: Option<Instant>,
+    /// When a probe last showed that it was alive.
+    pub(super) probed: Option<Instant>,
+    /// Probes since it last carried a message.
+    pub(super) probes: u32,
 }
 
 impl Record {
@@ -25,21 +29,32 @@ impl Record {
         self.retire_at.is_some_and(|at| at <= now)
     }
 
-    /// Whether it has been idle for `timeout`.
-    pub(super) fn is_stale(&self, timeout: Option<Duration>, now: Instant) -> bool {
-        self.idle_until(timeout).is_some_and(|at| at <= now)
-    }
-
     /// When it may not be lent any more, if it stays idle until then.
     pub(super) fn expiry(&self, idle_timeout: Option<Duration>) -> Option<Instant> {
-        match (self.idle_until(idle_timeout), self.retire_at) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        earlier(self.idle_until(idle_timeout), self.retire_at)
     }
 
-    fn idle_until(&self, timeout: Option<Duration>) -> Option<Instant> {
-        self.idle_since.unwrap_or(self.opened).checked_add(timeout?)
+    /// When it will have been idle for `timeout`.
+    pub(super) fn idle_until(&self, timeout: Option<Duration>) -> Option<Instant> {
+        self.idle_from().checked_add(timeout?)
+    }
+
+    /// Since when nobody has used it.
+    pub(super) fn idle_from(&self) -> Instant {
+        self.idle_since.unwrap_or(self.opened)
+    }
+
+    /// Since when nothing has been heard of it.
+    pub(super) fn silent_from(&self) -> Instant {
+        self.probed.map_or(self.idle_from(), |probed| probed.max(self.idle_from()))
+    }
+}
+
+/// The earlier of two moments, where either may never come.
+pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::endpoint::HostId;
-use crate::pool::HostPlan;
 use crate::pool::cooldown::Cooldown;
-use crate::pool::held::Held;
+use crate::pool::held::{Held, Record, earlier};
+use crate::pool::{HostPlan, Limits};
 use crate::stats::{HostStatus, PoolCounts};
 
 /// One host.
@@ -16,10 +16,8 @@ pub(super) struct Host<T> {
     pub(super) plan: HostPlan,
     /// Its place among the priorities; the first tier is preferred.
     pub(super) tier: usize,
-    /// Its idle connections; the one put away last is at the back.
+    /// Its idle connections; the one used last is at the back.
     pub(super) idle: VecDeque<Held<T>>,
-    /// Not before then does one of the idle connections become too old to be lent.
-    pub(super) next_expiry: Option<Instant>,
     pub(super) leased: usize,
     pub(super) connecting: usize,
     /// Given up by the pool, and not yet closed. Their places are not free yet.
@@ -41,7 +39,6 @@ impl<T> Host<T> {
             plan,
             tier,
             idle: VecDeque::new(),
-            next_expiry: None,
             leased: 0,
             connecting: 0,
             closing: 0,
@@ -68,12 +65,20 @@ impl<T> Host<T> {
         self.capacity.limit().is_some_and(|limit| self.places() >= limit)
     }
 
-    /// Puts a connection away.
-    pub(super) fn put(&mut self, held: Held<T>, idle_timeout: Option<Duration>) {
-        if let Some(expiry) = held.record.expiry(idle_timeout) {
-            self.next_expiry = Some(self.next_expiry.map_or(expiry, |next| next.min(expiry)));
+    /// Whether it is known to work: connections may be opened, and there is one.
+    pub(super) fn works(&self) -> bool {
+        self.cooldown.is_open() && self.live() > 0
+    }
+
+    /// Puts a connection in its place among the idle ones, which is at the back unless it was only probed.
+    fn put(&mut self, held: Held<T>) {
+        let since = held.record.idle_from();
+        if self.idle.back().is_none_or(|last| last.record.idle_from() <= since) {
+            self.idle.push_back(held);
+        } else {
+            let position = self.idle.partition_point(|other| other.record.idle_from() <= since);
+            self.idle.insert(position, held);
         }
-        self.idle.push_back(held);
     }
 
     /// Takes every idle connection out that `is_over` says so of.
@@ -160,6 +165,8 @@ pub(super) struct Hosts<T> {
     /// The hosts of each priority, lowest first.
     pub(super) tiers: Vec<Vec<HostId>>,
     pub(super) max_size: usize,
+    /// Not before then does an idle connection become too old to be lent.
+    next_expiry: Option<Instant>,
 }
 
 impl<T> Hosts<T> {
@@ -174,7 +181,7 @@ impl<T> Hosts<T> {
             tiers[tier].push(HostId(all.len()));
             all.push(Host::new(plan, tier));
         }
-        Self { all, tiers, max_size }
+        Self { all, tiers, max_size, next_expiry: None }
     }
 
     pub(super) fn get(&self, host: HostId) -> &Host<T> {
@@ -189,6 +196,65 @@ impl<T> Hosts<T> {
         (0..self.all.len()).map(HostId)
     }
 
+    /// All idle connections.
+    pub(super) fn idle(&self) -> impl Iterator<Item = &Held<T>> {
+        self.all.iter().flat_map(|host| &host.idle)
+    }
+
+    pub(super) fn idle_count(&self) -> usize {
+        self.all.iter().map(|host| host.idle.len()).sum()
+    }
+
+    /// Puts a connection away. Returns when an idle connection becomes too old because of it.
+    pub(super) fn put(&mut self, held: Held<T>, limits: &Limits) -> Option<Instant> {
+        let (retire_at, mut expiry) = (held.record.retire_at, held.record.expiry(limits.idle_timeout));
+        self.get_mut(held.record.host).put(held);
+        if limits.min_idle > 0 {
+            // Idleness ends nothing as long as there are few; from then on, the one idle for longest is not kept.
+            let fronts = self.all.iter().filter_map(|host| host.idle.front()?.record.idle_until(limits.idle_timeout));
+            let not_kept = if self.idle_count() > limits.min_idle { fronts.min() } else { None };
+            expiry = earlier(retire_at, not_kept);
+        }
+        self.next_expiry = earlier(self.next_expiry, expiry);
+        expiry
+    }
+
+    /// Takes idle connections out that are too old to be lent.
+    pub(super) fn take_expired(&mut self, limits: &Limits, now: Instant) -> Vec<Held<T>> {
+        if self.next_expiry.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let mut expired: Vec<_> =
+            self.all.iter_mut().flat_map(|host| host.take_idle(|held| held.record.is_old(now))).collect();
+        let kept = self.first_kept(limits.min_idle);
+        for host in &mut self.all {
+            expired.extend(host.take_idle(|held| {
+                !is_kept(&held.record, kept) && held.record.idle_until(limits.idle_timeout).is_some_and(|at| at <= now)
+            }));
+        }
+        self.next_expiry = self.expiry(limits);
+        expired
+    }
+
+    /// When the next idle connection becomes too old to be lent.
+    pub(super) fn expiry(&self, limits: &Limits) -> Option<Instant> {
+        let kept = self.first_kept(limits.min_idle);
+        let expiries = self.idle().filter_map(|Held { record, .. }| {
+            if is_kept(record, kept) { record.retire_at } else { record.expiry(limits.idle_timeout) }
+        });
+        expiries.min()
+    }
+
+    /// The longest idle of the `min_idle` connections used last, which no idleness ends.
+    fn first_kept(&self, min_idle: usize) -> Option<(Instant, u64)> {
+        if min_idle == 0 {
+            return None;
+        }
+        let mut order: Vec<_> = self.idle().map(|held| (held.record.idle_from(), held.record.id)).collect();
+        order.sort_unstable();
+        order.get(order.len().saturating_sub(min_idle)).copied()
+    }
+
     /// Whether no place is free in the whole pool.
     pub(super) fn are_full(&self) -> bool {
         self.all.iter().map(Host::places).sum::<usize>() >= self.max_size
@@ -200,9 +266,13 @@ impl<T> Hosts<T> {
     }
 
     pub(super) fn counts(&self, waiting: usize) -> PoolCounts {
-        let idle = self.all.iter().map(|host| host.idle.len()).sum();
+        let idle = self.idle_count();
         let leased = self.all.iter().map(|host| host.leased).sum();
         let connecting = self.all.iter().map(|host| host.connecting).sum();
         PoolCounts { max_size: self.max_size, total: idle + leased + connecting, idle, leased, connecting, waiting }
     }
+}
+
+fn is_kept(record: &Record, first_kept: Option<(Instant, u64)>) -> bool {
+    first_kept.is_some_and(|first| (record.idle_from(), record.id) >= first)
 }

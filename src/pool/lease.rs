@@ -3,15 +3,23 @@
 use std::mem;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use crate::clock;
 use crate::endpoint::HostId;
 use crate::pool::connector::{Close, Connector};
+use crate::pool::effects::Effects;
 use crate::pool::errand::{Errand, Request, Ticket};
-use crate::pool::held::{Held, Record};
+use crate::pool::held::{self, Record};
 use crate::pool::shared::Shared;
+use crate::pool::slot::{Charge, Gift};
+use crate::pool::state::PoolState;
 use crate::pool::{AcquireError, Fate, Renewal};
-use crate::stats::{DiscardReason, PoolCounts};
+use crate::stats::DiscardReason;
+
+type State<C> = PoolState<<C as Connector>::Connection>;
+type Held<C> = held::Held<<C as Connector>::Connection>;
+type Fx<C> = Effects<<C as Connector>::Connection>;
 
 /// The exclusive right to one connection.
 ///
@@ -24,8 +32,8 @@ pub(crate) struct Lease<C: Connector> {
 }
 
 impl<C: Connector> Lease<C> {
-    pub(super) fn new(shared: Arc<Shared<C>>, held: Held<C::Connection>, ticket: Ticket) -> Self {
-        let Held { connection, record } = held;
+    pub(super) fn new(shared: Arc<Shared<C>>, held: Held<C>, ticket: Ticket) -> Self {
+        let held::Held { connection, record } = held;
         let seat = Seat { shared, record, ticket, on_drop: OnDrop::Vacate(DiscardReason::Broken) };
         Self { connection: Some(connection), seat }
     }
@@ -60,18 +68,26 @@ impl<C: Connector> Lease<C> {
         self.seat.record.messages
     }
 
-    /// The pool now.
-    pub(crate) fn counts(&self) -> PoolCounts {
-        self.seat.shared.look(|state| state.counts())
-    }
-
     /// Ends the lease. A connection that is to be kept but is not in step is discarded all the same.
     pub(crate) fn finish(mut self, fate: Fate) {
         let Some(connection) = self.connection.take() else { return };
         match fate {
             Fate::Keep { delivered } => self.keep(connection, delivered),
-            Fate::Discard(reason, how) => self.discard(connection, reason, how),
+            Fate::Discard(reason, Close::Polite) => self.retire(connection, reason),
+            Fate::Discard(reason, Close::Abort) => self.discard(connection, reason, Close::Abort),
         }
+    }
+
+    /// Ends the lease of a connection that answered a probe.
+    pub(super) fn prove_alive(mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        self.go_back(connection, |state, held, now, fx| state.proved_alive(held, now, fx));
+    }
+
+    /// Ends a lease that its caller does not want any more: no lease has come about, and the next one may have it.
+    pub(super) fn call_off(mut self, charge: Charge) {
+        let Some(connection) = self.connection.take() else { return };
+        self.go_back(connection, |state, held, now, fx| state.pass_on(Gift::Connection(held, charge), now, fx));
     }
 
     /// Ends the lease, and gets another connection in its place under `request`. It keeps the turn of the call that it
@@ -85,7 +101,6 @@ impl<C: Connector> Lease<C> {
                 (DiscardReason::MaxMessages, Close::Polite)
             }
             Renewal::Reauthenticate => (DiscardReason::AuthFailure, Close::Polite),
-            Renewal::OutOfStep => (DiscardReason::Broken, Close::Abort),
         };
         let with_siblings = matches!(why, Renewal::Stale);
         self.seat.on_drop = OnDrop::Vacate(reason);
@@ -117,14 +132,32 @@ impl<C: Connector> Lease<C> {
     }
 
     fn keep(&mut self, connection: C::Connection, delivered: bool) {
+        self.go_back(connection, |state, held, now, fx| state.give_back(held, delivered, now, fx));
+    }
+
+    /// Gives the connection, and with it the answer for its place, to a decision; unless it is not in step.
+    fn go_back(&mut self, connection: C::Connection, decide: impl FnOnce(&mut State<C>, Held<C>, Instant, &mut Fx<C>)) {
         if !self.seat.shared.connector.is_in_step(&connection) {
             self.discard(connection, DiscardReason::Broken, Close::Abort);
             return;
         }
+        self.hand_over(connection, decide);
+    }
+
+    /// Leaves it to whoever has the time to close it.
+    fn retire(&mut self, connection: C::Connection, reason: DiscardReason) {
+        self.hand_over(connection, |state, held, now, fx| state.retire(held, reason, now, fx));
+    }
+
+    fn hand_over(
+        &mut self,
+        connection: C::Connection,
+        decide: impl FnOnce(&mut State<C>, Held<C>, Instant, &mut Fx<C>),
+    ) {
         let now = clock::now();
         self.seat.on_drop = OnDrop::Nothing;
-        let held = Held { connection, record: self.seat.record.clone() };
-        self.seat.shared.change(now, |state, now, fx| state.give_back(held, delivered, now, fx));
+        let held = held::Held { connection, record: self.seat.record.clone() };
+        self.seat.shared.change(now, |state, now, fx| decide(state, held, now, fx));
     }
 
     /// Closes first, so that the place is free only when the connection is gone; the seat does the rest.

@@ -2,29 +2,36 @@
 //!
 //! `state.rs` decides, under the lock and without doing anything; `shared.rs` does, without the lock. Every permission
 //! is a value that gives itself back on drop: a [`Lease`], an `OpenPermit`, a place in the queue.
+//!
+//! Of locks there are the state's, one in each waiter's slot, and the list of threads. No two of them are ever held
+//! together, and none while anything of a [`Connector`] or a cancel token runs.
 
 mod changes;
 mod choice;
 mod connector;
 mod cooldown;
+mod crew;
 mod effects;
 mod errand;
 mod held;
 mod hosts;
 mod lease;
+mod maintenance;
 mod permit;
 mod shared;
 mod slot;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod waiters;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock;
+use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
 use crate::pool::cooldown::Schedule;
 use crate::pool::errand::{Errand, Ticket};
@@ -55,6 +62,12 @@ pub(crate) struct HostPlan {
 pub(crate) struct Limits {
     /// The bound on all connections, those being opened or closed included.
     pub(crate) max_size: usize,
+    /// So many idle connections are kept, or opened in reserve; they outlast `idle_timeout`.
+    pub(crate) min_idle: usize,
+    /// After a connection ended, none is opened in reserve for so long.
+    pub(crate) refill_delay: Duration,
+    /// A connection nothing was heard of for so long is asked for a sign of life.
+    pub(crate) keepalive_interval: Option<Duration>,
     /// A connection idle this long is not lent again.
     pub(crate) idle_timeout: Option<Duration>,
     /// A connection this old is not lent again.
@@ -109,8 +122,6 @@ pub(crate) enum Renewal {
     },
     /// The server wants to know again who we are.
     Reauthenticate,
-    /// It cannot be told what the server's next bytes answer.
-    OutOfStep,
 }
 
 /// Why there is no lease. `cause` is the last failure that this very call met.
@@ -129,6 +140,8 @@ pub(crate) enum AcquireError<E> {
     },
     /// This machine ran out of something; no host is to blame.
     Local { host: HostId, cause: E, counts: PoolCounts },
+    /// The caller's token was cancelled.
+    Cancelled { counts: PoolCounts },
     /// The pool is closed.
     ShutDown { counts: PoolCounts },
 }
@@ -146,20 +159,42 @@ impl<E> AcquireError<E> {
             (RefusalReason::Unavailable { retry_after, last_error }, cause) => {
                 Self::Unavailable { cause, retry_after, last_error, counts }
             }
+            (RefusalReason::Cancelled, _) => Self::Cancelled { counts },
             (RefusalReason::ShutDown, _) => Self::ShutDown { counts },
         }
     }
 }
 
-/// A handle of a pool; clones are handles of the same pool.
+/// A handle of a pool; clones are handles of the same pool. The last one closes it.
 pub(crate) struct Pool<C: Connector> {
     shared: Arc<Shared<C>>,
+    /// Leases and threads hold the pool too, but do not keep it open.
+    last: Arc<LastHandle<C>>,
 }
 
 impl<C: Connector> Pool<C> {
-    /// A pool without any connection. `seed` decides everything that is drawn at random.
-    pub(crate) fn new(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> Self {
-        Self { shared: Arc::new(Shared::new(connector, hosts, limits, seed)) }
+    /// A pool without any connection yet, and the thread that looks after it. `seed` decides everything that is drawn
+    /// at random.
+    ///
+    /// # Errors
+    ///
+    /// If the thread cannot be started.
+    pub(crate) fn new(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> io::Result<Self> {
+        let (shared, rings) = Shared::new(connector, hosts, limits, seed);
+        let pool = Self::of(shared);
+        maintenance::start(&pool.shared, rings)?;
+        Ok(pool)
+    }
+
+    /// The pool whose thread has died: its callers do everything themselves.
+    #[cfg(test)]
+    fn unattended(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> Self {
+        Self::of(Shared::new(connector, hosts, limits, seed).0)
+    }
+
+    fn of(shared: Shared<C>) -> Self {
+        let shared = Arc::new(shared);
+        Self { last: Arc::new(LastHandle { shared: Arc::clone(&shared) }), shared }
     }
 
     /// Gets a connection: an idle one, or a new one opened in this thread, or whichever somebody else gives back; in
@@ -171,7 +206,7 @@ impl<C: Connector> Pool<C> {
         let mut errand = Errand::new(Ticket::default(), request);
         match self.shared.decide(|state, fx| state.arrive(&mut errand, now, fx)) {
             // The short way of most calls; it leaves nothing to be carried out.
-            (Step::Take(Gift::Connection(held, charge)), fx) if fx.is_empty() => {
+            (Step::Take(Gift::Connection(held, charge)), fx) if fx.is_empty() && !errand.is_cancelled() => {
                 let mut lease = Lease::new(Arc::clone(&self.shared), held, errand.ticket);
                 if lease.look() { Ok(lease) } else { self.shared.replace(errand, lease, charge) }
             }
@@ -197,7 +232,7 @@ impl<C: Connector> Pool<C> {
 
     /// A session with this host ends after so many messages: connections to it are retired before that from now on.
     pub(crate) fn learn_message_limit(&self, host: HostId, messages: u32) {
-        self.shared.change(clock::now(), |state, _, fx| state.learn_message_limit(host, messages, fx));
+        self.shared.change(clock::now(), |state, now, fx| state.learn_message_limit(host, messages, now, fx));
     }
 
     /// What `lease` was refused, every connection to its host will be: none is opened for as long as a pause may be.
@@ -209,13 +244,36 @@ impl<C: Connector> Pool<C> {
     /// Takes no more work, refuses all who wait, closes what is idle; what is lent is closed when it comes back.
     /// Doing it again does nothing.
     pub(crate) fn close(&self) {
-        self.shared.change(clock::now(), |state, _, fx| state.shut_down(fx));
+        self.shared.close();
+    }
+
+    /// Waits until no connection is lent, being opened or being closed; those that are idle are closed by
+    /// [`close`](Self::close). False: the deadline came first, as it does for one who holds a lease.
+    pub(crate) fn wait_drained(&self, deadline: Deadline) -> bool {
+        self.shared.wait_drained(deadline)
+    }
+
+    /// Waits until the pool's threads have ended, which they do after [`close`](Self::close). False: the deadline came
+    /// first, or the caller is one of them.
+    pub(crate) fn join(&self, deadline: Deadline) -> bool {
+        self.shared.crew.join(deadline)
+    }
+}
+
+/// Closes the pool with the last handle.
+struct LastHandle<C: Connector> {
+    shared: Arc<Shared<C>>,
+}
+
+impl<C: Connector> Drop for LastHandle<C> {
+    fn drop(&mut self) {
+        self.shared.close();
     }
 }
 
 impl<C: Connector> Clone for Pool<C> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { shared: Arc::clone(&self.shared), last: Arc::clone(&self.last) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::blame::Blame;
+use crate::cancel::CancelToken;
 use crate::clock;
 use crate::endpoint::HostId;
 use crate::pool::connector::{Close, Connector, OpenError};
@@ -12,7 +13,7 @@ use crate::pool::errand::{Errand, Ticket};
 use crate::pool::held::Held;
 use crate::pool::lease::Lease;
 use crate::pool::shared::Shared;
-use crate::pool::slot::Grant;
+use crate::pool::slot::{Charge, Grant};
 use crate::pool::state::Step;
 
 /// The permission to open one connection. Dropped, on whatever way, it gives its place to the next who can use it.
@@ -38,19 +39,19 @@ impl<'a, C: Connector> OpenPermit<'a, C> {
         }
     }
 
-    pub(super) fn open(&self) -> Result<C::Connection, OpenError<C::Error>> {
-        self.shared.connector.open(self.grant.host, self.grant.id, self.grant.deadline)
+    pub(super) fn open(&self, cancel: Option<&CancelToken>) -> Result<C::Connection, OpenError<C::Error>> {
+        self.shared.connector.open(self.grant.host, self.grant.id, self.grant.deadline, cancel)
     }
 
-    /// The connection is there. False: it came too late, the pool is closed.
-    pub(super) fn redeem(mut self, connection: C::Connection, ticket: Ticket) -> (Lease<C>, bool) {
+    /// The connection is there: the lease, and what it cost. False: it came too late, the pool is closed.
+    pub(super) fn redeem(mut self, connection: C::Connection, ticket: Ticket) -> (Lease<C>, Charge, bool) {
         let message_limit = self.shared.connector.message_limit(&connection);
         let now = clock::now();
         let ((record, is_open), fx) = self.shared.decide(|state, fx| state.opened(&self.grant, message_limit, now, fx));
         self.is_spent = true;
         let lease = Lease::new(Arc::clone(self.shared), Held { connection, record }, ticket);
         self.shared.carry_out(fx);
-        (lease, is_open)
+        (lease, mem::take(&mut self.grant.charge), is_open)
     }
 
     /// There is none.
@@ -64,6 +65,18 @@ impl<'a, C: Connector> OpenPermit<'a, C> {
         let decided = self.shared.decide(|state, fx| state.open_failed(&self.grant, blame, text, errand, now, fx));
         self.is_spent = true;
         decided
+    }
+
+    /// There is none, and nobody who wants another. False: it is no use to go on.
+    pub(super) fn fail_in_reserve(mut self, blame: Blame, text: Arc<str>) -> bool {
+        let now = clock::now();
+        let (goes_on, fx) = self.shared.decide(|state, fx| {
+            let failure = state.note_failure(&self.grant, blame, text, now, fx);
+            state.refill_failed(failure, now, fx)
+        });
+        self.is_spent = true;
+        self.shared.carry_out(fx);
+        goes_on
     }
 }
 

@@ -1,14 +1,19 @@
 //! The lock, and what is done around it: a caller's way from asking to a lease.
 
 use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 use std::vec;
 
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use log::{debug, info, warn};
 
-use crate::clock;
+use crate::cancel::CancelToken;
+use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
 use crate::pool::connector::{Close, Connector, OpenError};
+use crate::pool::crew::Crew;
 use crate::pool::effects::{Effects, Event};
 use crate::pool::errand::Errand;
 use crate::pool::held::Held;
@@ -18,22 +23,41 @@ use crate::pool::slot::{Charge, Gift, Refusal, RefusalReason, Slot, Woken};
 use crate::pool::state::{PoolState, Step};
 use crate::pool::{AcquireError, Fate, HostPlan, Limits};
 use crate::stats::DiscardReason;
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex};
 
 /// What all handles of a pool, and all its leases, have in common.
 pub(super) struct Shared<C: Connector> {
     pub(super) connector: C,
     endpoints: Vec<Endpoint>,
     state: Mutex<PoolState<C::Connection>>,
+    /// Goes with the state: it is drained, and somebody waits for that.
+    drained: Condvar,
+    /// Wakes the maintenance thread. One ring in waiting says as much as many.
+    bell: Sender<()>,
+    pub(super) crew: Arc<Crew>,
+    /// Cuts short what the pool's own threads open, when the pool is closed.
+    pub(super) curtain: CancelToken,
+    /// How often the maintenance thread woke.
+    #[cfg(test)]
+    pub(super) wakes: AtomicUsize,
 }
 
 impl<C: Connector> Shared<C> {
-    pub(super) fn new(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> Self {
-        Self {
+    /// The pool, and what its maintenance thread is to listen to.
+    pub(super) fn new(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> (Self, Receiver<()>) {
+        let (bell, rings) = crossbeam_channel::bounded(1);
+        let shared = Self {
             connector,
             endpoints: hosts.iter().map(|plan| plan.endpoint.clone()).collect(),
             state: Mutex::new(PoolState::new(hosts, limits, seed, clock::now())),
-        }
+            drained: Condvar::new(),
+            bell,
+            crew: Arc::default(),
+            curtain: CancelToken::new(),
+            #[cfg(test)]
+            wakes: AtomicUsize::new(0),
+        };
+        (shared, rings)
     }
 
     /// Looks at the state.
@@ -44,17 +68,45 @@ impl<C: Connector> Shared<C> {
 
     /// Makes a decision. What it takes to carry it out is handed to [`Self::carry_out`] as soon as whatever the
     /// decision itself gave is in the hands of a value that gives it back when dropped.
-    // Proof: all changes are made here, but for those of `carry_out_some`, which are alike. `decide` is one method of
-    // `PoolState`, which runs nobody else's code; whatever it gives away is in the result or the effects, and both
-    // outlive the lock.
+    // Proof: all changes are made in `locked`, from here or from `carry_out_some`. `decide` is one method of `PoolState`,
+    // which runs nobody else's code; whatever it gives away is in the result or the effects, and both outlive the lock.
     #[inline]
     pub(super) fn decide<R>(
         &self,
         decide: impl FnOnce(&mut PoolState<C::Connection>, &mut Effects<C::Connection>) -> R,
     ) -> (R, Effects<C::Connection>) {
         let mut fx = Effects::new();
-        let result = decide(&mut self.state.lock(), &mut fx);
+        let result = self.locked(|state| decide(state, &mut fx));
         (result, fx)
+    }
+
+    // Proof: who waits for the drain has said so under this lock before it sleeps, and gives the lock up only by falling
+    // asleep; so that whichever change drains the state finds it counted, and asleep.
+    fn locked<R>(&self, change: impl FnOnce(&mut PoolState<C::Connection>) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = change(&mut state);
+        let is_awaited = state.drain_watchers > 0 && state.is_drained();
+        drop(state);
+        if is_awaited {
+            self.drained.notify_all();
+        }
+        result
+    }
+
+    /// Waits until nothing is lent, being opened or being closed. False: the deadline came first.
+    // Proof: see `locked`.
+    pub(super) fn wait_drained(&self, deadline: Deadline) -> bool {
+        let mut state = self.state.lock();
+        state.drain_watchers += 1;
+        self.drained.wait_while_until(&mut state, |state| !state.is_drained(), deadline.instant());
+        state.drain_watchers -= 1;
+        state.is_drained()
+    }
+
+    /// Takes no more work; see [`PoolState::shut_down`].
+    pub(super) fn close(&self) {
+        self.change(clock::now(), |state, now, fx| state.shut_down(now, fx));
+        self.curtain.cancel();
     }
 
     /// Makes a decision that gives nothing to the one who makes it.
@@ -81,6 +133,7 @@ impl<C: Connector> Shared<C> {
     fn carry_out_some(&self, mut fx: Effects<C::Connection>) {
         let mut closings = Vec::new();
         let mut events = Vec::new();
+        let mut ring = false;
         // Each round begins with those who had gone when their gift came.
         while !fx.is_empty() {
             let mut next = Effects::new();
@@ -92,7 +145,7 @@ impl<C: Connector> Shared<C> {
                     let now = clock::now();
                     // Proof: who has gone has left the queue, so that the gift has no owner but this thread, and what
                     // becomes of it is in `next`.
-                    self.state.lock().pass_on(gift, now, &mut next);
+                    self.locked(|state| state.pass_on(gift, now, &mut next));
                 }
                 // A nudge must not wait for the gifts that come after it.
                 if let Some(slot) = next.nudge.take() {
@@ -101,7 +154,14 @@ impl<C: Connector> Shared<C> {
             }
             closings.append(&mut fx.closings);
             events.append(&mut fx.events);
+            ring |= fx.ring;
             fx = next;
+        }
+        if ring {
+            match self.bell.try_send(()) {
+                // It has been rung already; or nobody listens, and then nothing has been left to anybody.
+                Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+            }
         }
         Closings { shared: self, rest: closings.into_iter() }.run();
         for event in events {
@@ -136,6 +196,14 @@ impl<C: Connector> Shared<C> {
         let mut turn = self.turn(&errand, decided);
         loop {
             turn = match turn {
+                Turn::Lease(lease, charge) if errand.is_cancelled() => {
+                    lease.call_off(charge);
+                    self.cancelled(&errand)
+                }
+                Turn::Permit(permit) if errand.is_cancelled() => {
+                    drop(permit);
+                    self.cancelled(&errand)
+                }
                 Turn::Lease(mut lease, charge) => {
                     if lease.look() {
                         return Ok(lease);
@@ -150,15 +218,25 @@ impl<C: Connector> Shared<C> {
                         let (gift, fx) = self.decide(|state, _| state.refuse_exhausted());
                         self.turn(&errand, (Step::Take(gift), fx))
                     } else {
-                        match permit.open() {
+                        match permit.open(errand.request.cancel.as_ref()) {
                             Ok(connection) => {
-                                let (lease, is_open) = permit.redeem(connection, errand.ticket);
+                                let (lease, charge, is_open) = permit.redeem(connection, errand.ticket);
+                                if is_open && errand.is_cancelled() {
+                                    // What was opened is of use to others.
+                                    turn = Turn::Lease(lease, charge);
+                                    continue;
+                                }
                                 if is_open {
                                     return Ok(lease);
                                 }
                                 lease.finish(Fate::Discard(DiscardReason::Shutdown, Close::Polite));
                                 let (gift, fx) = self.decide(|state, _| state.refuse(RefusalReason::ShutDown));
                                 self.turn(&errand, (Step::Take(gift), fx))
+                            }
+                            // It was cut short, or may have been: that says nothing about the host.
+                            Err(_) if errand.is_cancelled() => {
+                                drop(permit);
+                                self.cancelled(&errand)
                             }
                             Err(OpenError { error, blame }) => {
                                 let host = permit.host();
@@ -177,6 +255,11 @@ impl<C: Connector> Shared<C> {
                 Turn::Refused(refusal) => return Err(AcquireError::new(refusal, cause)),
             };
         }
+    }
+
+    fn cancelled(self: &Arc<Self>, errand: &Errand) -> Turn<'_, C> {
+        let (gift, fx) = self.decide(|state, _| state.refuse(RefusalReason::Cancelled));
+        self.turn(errand, (Step::Take(gift), fx))
     }
 
     /// The same, from a connection that was found dead.
@@ -221,7 +304,7 @@ impl<C: Connector> Shared<C> {
 impl<C: Connector> Drop for Shared<C> {
     fn drop(&mut self) {
         let mut fx = Effects::new();
-        self.state.lock().shut_down(&mut fx);
+        self.state.lock().shut_down(clock::now(), &mut fx);
         for (held, how) in fx.closings {
             self.connector.close(held.connection, how);
         }
@@ -245,8 +328,14 @@ struct WaitingPlace<'a, C: Connector> {
 }
 
 impl<C: Connector> WaitingPlace<'_, C> {
-    /// Waits until something is given, or time is up.
+    /// Waits until something is given, time is up, or the caller wants nothing any more.
     fn wait(mut self) -> Step<C::Connection> {
+        // The hook runs under no lock and takes none but the slot's. It may come late, when it marks a slot that nobody
+        // looks at any more.
+        let _hook = self.errand.request.cancel.as_ref().map(|token| {
+            let slot = Arc::clone(&self.slot);
+            token.on_cancel(move || slot.cancel())
+        });
         let deadline = self.errand.request.deadline.instant();
         let mut until = deadline;
         loop {
@@ -254,6 +343,13 @@ impl<C: Connector> WaitingPlace<'_, C> {
                 Woken::Granted(gift) => {
                     self.is_left = true;
                     return Step::Take(gift);
+                }
+                Woken::Cancelled => {
+                    self.is_left = true;
+                    let now = clock::now();
+                    let (refusal, fx) = self.shared.decide(|state, fx| state.call_off(self.errand.ticket, now, fx));
+                    self.shared.carry_out(fx);
+                    return Step::Take(refusal);
                 }
                 Woken::Time if clock::now() >= deadline => return Step::Take(self.leave()),
                 Woken::Nudged | Woken::Time => {
@@ -275,7 +371,7 @@ impl<C: Connector> WaitingPlace<'_, C> {
         let now = clock::now();
         let (refusal, fx) = self.shared.decide(|state, fx| state.leave(self.errand.ticket, now, fx));
         self.shared.carry_out(fx);
-        Gift::Refusal(refusal)
+        refusal
     }
 }
 

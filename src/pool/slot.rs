@@ -48,6 +48,8 @@ pub(super) enum RefusalReason {
     Unavailable { retry_after: Option<Duration>, last_error: Option<(HostId, Arc<str>)> },
     /// This machine ran out of something.
     Local,
+    /// The caller wants nothing any more.
+    Cancelled,
     /// The pool is closed.
     ShutDown,
 }
@@ -69,13 +71,15 @@ enum SlotState<T> {
     Waiting,
     /// The same, but it is to ask the pool how long.
     Nudged,
+    /// The caller is to leave.
+    Cancelled,
     /// The gift is there, and the caller's.
     Granted(Gift<T>),
     /// The caller has gone: out of time, or with its gift.
     Gone,
 }
 
-/// Where one caller waits. Its lock is never held together with the pool's.
+/// Where one caller waits. Its lock is never held together with any other.
 #[derive(Debug)]
 pub(super) struct Slot<T> {
     state: Mutex<SlotState<T>>,
@@ -87,6 +91,7 @@ pub(super) struct Slot<T> {
 pub(super) enum Woken<T> {
     Granted(Gift<T>),
     Nudged,
+    Cancelled,
     /// It is that late.
     Time,
 }
@@ -108,7 +113,7 @@ impl<T> Slot<T> {
                 self.changed.notify_one();
                 None
             }
-            SlotState::Granted(_) | SlotState::Gone => {
+            SlotState::Granted(_) | SlotState::Cancelled | SlotState::Gone => {
                 drop(state);
                 Some(gift)
             }
@@ -126,19 +131,31 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Sleeps until there is a gift or a nudge, or it is `until`.
+    /// Makes the caller leave. No gift is taken any more; one that is there already stays, and the caller passes it on.
+    // Proof: the mark stays until the caller has seen it, so that it does not matter whether it sleeps already.
+    pub(super) fn cancel(&self) {
+        let mut state = self.state.lock();
+        if matches!(*state, SlotState::Waiting | SlotState::Nudged) {
+            *state = SlotState::Cancelled;
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Sleeps until there is a gift, a nudge or a cancellation, or it is `until`.
     // Proof: the state is looked at and the sleep begun under one lock, so that no change falls in between.
     pub(super) fn sleep(&self, until: Instant) -> Woken<T> {
         let mut state = self.state.lock();
         self.changed.wait_while_until(&mut state, |state| matches!(state, SlotState::Waiting), until);
         let found = mem::replace(&mut *state, SlotState::Waiting);
-        if matches!(found, SlotState::Granted(_) | SlotState::Gone) {
+        if matches!(found, SlotState::Granted(_) | SlotState::Cancelled | SlotState::Gone) {
             *state = SlotState::Gone;
         }
         drop(state);
         match found {
             SlotState::Granted(gift) => Woken::Granted(gift),
             SlotState::Nudged => Woken::Nudged,
+            SlotState::Cancelled => Woken::Cancelled,
             SlotState::Waiting | SlotState::Gone => Woken::Time,
         }
     }
@@ -148,7 +165,7 @@ impl<T> Slot<T> {
         let found = mem::replace(&mut *self.state.lock(), SlotState::Gone);
         match found {
             SlotState::Granted(gift) => Some(gift),
-            SlotState::Waiting | SlotState::Nudged | SlotState::Gone => None,
+            SlotState::Waiting | SlotState::Nudged | SlotState::Cancelled | SlotState::Gone => None,
         }
     }
 }

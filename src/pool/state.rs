@@ -4,13 +4,15 @@
 //! [`Effects`], and done after unlocking. Each connection is in one place: an idle list, or the hands of whoever has its
 //! [`Record`]; each place in use is in one of four counts of one host: `idle`, `leased`, `connecting`, `closing`.
 //!
-//! Here: coming, choosing, waiting. In `changes.rs`: what becomes of what was given.
+//! Here: coming, choosing, waiting. In `changes.rs`: what becomes of what was given. In `upkeep.rs`: what is due by the
+//! passing of time alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
+use crate::clock::Deadline;
 use crate::endpoint::HostId;
 use crate::pool::choice::{Choice, Hope};
 use crate::pool::connector::Close;
@@ -20,6 +22,7 @@ use crate::pool::errand::{Errand, Ticket};
 use crate::pool::held::{Held, Record};
 use crate::pool::hosts::Hosts;
 use crate::pool::slot::{Charge, Gift, Grant, Refusal, RefusalReason, Slot};
+use crate::pool::upkeep::Upkeep;
 use crate::pool::waiters::Waiters;
 use crate::pool::{HostPlan, Limits};
 use crate::stats::{DiscardCounts, DiscardReason, PoolCounts, PoolStatus};
@@ -53,6 +56,10 @@ pub(super) struct PoolState<T> {
     discarded: DiscardCounts,
     exhausted: u64,
     started: Instant,
+    /// What only `upkeep.rs` knows about.
+    pub(super) upkeep: Upkeep<T>,
+    /// Who waits for all connections to be idle or gone.
+    pub(super) drain_watchers: usize,
 }
 
 impl<T> PoolState<T> {
@@ -73,6 +80,8 @@ impl<T> PoolState<T> {
             discarded: DiscardCounts::default(),
             exhausted: 0,
             started: now,
+            upkeep: Upkeep::new(),
+            drain_watchers: 0,
         }
     }
 
@@ -97,7 +106,10 @@ impl<T> PoolState<T> {
         } else {
             self.sweep(now, fx);
             match self.serve(errand, now, fx) {
-                Served::Gift(gift) => return Step::Take(gift),
+                Served::Gift(gift) => {
+                    self.mind_refill(now, fx);
+                    return Step::Take(gift);
+                }
                 Served::Late => return Step::Take(self.refuse_late(errand, now)),
                 Served::Wait => {}
             }
@@ -128,13 +140,14 @@ impl<T> PoolState<T> {
                 // The place goes over from the one to the other: it is at no time free.
                 let evicted = evict.and_then(|victim| self.hosts.get_mut(victim).idle.pop_front());
                 if let Some(held) = &evicted {
-                    self.note_discard(&held.record, DiscardReason::Evicted, fx);
+                    self.note_discard(&held.record, DiscardReason::Evicted, now, fx);
                 }
-                Served::Gift(Gift::Permit(self.grant(host, errand, charge, evicted, now)))
+                let deadline = self.hosts.share(errand, now);
+                Served::Gift(Gift::Permit(self.grant(host, deadline, charge, evicted)))
             }
             Choice::Wait => Served::Wait,
             Choice::Late => Served::Late,
-            Choice::Hopeless => Served::Gift(self.refuse_unavailable(now)),
+            Choice::Hopeless => Served::Gift(self.refuse_unavailable(errand, now)),
         }
     }
 
@@ -142,12 +155,10 @@ impl<T> PoolState<T> {
     pub(super) fn grant(
         &mut self,
         host: HostId,
-        errand: &Errand,
+        deadline: Deadline,
         charge: Charge,
         evicted: Option<Held<T>>,
-        now: Instant,
     ) -> Grant<T> {
-        let deadline = self.hosts.share(errand, now);
         let id = self.next_id;
         self.next_id += 1;
         let record = self.hosts.get_mut(host);
@@ -162,7 +173,9 @@ impl<T> PoolState<T> {
     // came later gets what it could have used.
     #[inline]
     pub(super) fn settle(&mut self, now: Instant, fx: &mut Effects<T>) {
-        if !self.waiters.is_empty() {
+        if self.waiters.is_empty() {
+            self.mind_refill(now, fx);
+        } else {
             self.serve_all(now, fx);
         }
     }
@@ -170,6 +183,8 @@ impl<T> PoolState<T> {
     /// The part of [`Self::settle`] that is for when somebody does wait.
     fn serve_all(&mut self, now: Instant, fx: &mut Effects<T>) {
         self.sweep(now, fx);
+        // Somebody may need their places at once.
+        fx.closings.append(&mut self.upkeep.retired);
         let mut position = 0;
         // Once one plain errand has to wait all of them have to; only how long is worth waiting may differ.
         let mut plain_hope: Option<Hope> = None;
@@ -205,6 +220,7 @@ impl<T> PoolState<T> {
             }
         }
         self.appoint_timekeeper(now, fx);
+        self.mind_refill(now, fx);
     }
 
     /// Of those who wait, the first watches the clock. Who becomes the first, or would oversleep, is woken to find out.
@@ -234,11 +250,15 @@ impl<T> PoolState<T> {
     }
 
     /// A waiter leaves, its time being over.
-    pub(super) fn leave(&mut self, ticket: Ticket, now: Instant, fx: &mut Effects<T>) -> Refusal {
-        self.waiters.remove(ticket);
-        self.settle(now, fx);
-        self.exhausted += 1;
-        Refusal { reason: RefusalReason::Exhausted, counts: self.counts() }
+    pub(super) fn leave(&mut self, ticket: Ticket, now: Instant, fx: &mut Effects<T>) -> Gift<T> {
+        self.forget(ticket, now, fx);
+        self.refuse_exhausted()
+    }
+
+    /// A waiter wants nothing any more.
+    pub(super) fn call_off(&mut self, ticket: Ticket, now: Instant, fx: &mut Effects<T>) -> Gift<T> {
+        self.forget(ticket, now, fx);
+        self.refuse(RefusalReason::Cancelled)
     }
 
     /// A waiter is gone without a word.
@@ -248,32 +268,35 @@ impl<T> PoolState<T> {
     }
 
     /// Takes idle connections out that are too old to be lent.
-    fn sweep(&mut self, now: Instant, fx: &mut Effects<T>) {
-        let timeout = self.limits.idle_timeout;
-        for id in self.hosts.ids() {
-            let host = self.hosts.get_mut(id);
-            if host.next_expiry.is_none_or(|at| at > now) {
-                continue;
-            }
-            let over = host.take_idle(|held| held.record.is_old(now) || held.record.is_stale(timeout, now));
-            host.next_expiry = host.idle.iter().filter_map(|held| held.record.expiry(timeout)).min();
-            for held in over {
-                let reason =
-                    if held.record.is_old(now) { DiscardReason::MaxLifetime } else { DiscardReason::IdleTimeout };
-                self.close_later(held, reason, Close::Polite, fx);
-            }
+    pub(super) fn sweep(&mut self, now: Instant, fx: &mut Effects<T>) {
+        for held in self.hosts.take_expired(&self.limits, now) {
+            let reason = if held.record.is_old(now) { DiscardReason::MaxLifetime } else { DiscardReason::IdleTimeout };
+            self.close_later(held, reason, Close::Polite, now, fx);
         }
     }
 
     /// The life of a connection that is in nobody's count is over. Its place stays taken until it is closed.
-    pub(super) fn close_later(&mut self, held: Held<T>, reason: DiscardReason, how: Close, fx: &mut Effects<T>) {
-        self.note_discard(&held.record, reason, fx);
+    pub(super) fn close_later(
+        &mut self,
+        held: Held<T>,
+        reason: DiscardReason,
+        how: Close,
+        now: Instant,
+        fx: &mut Effects<T>,
+    ) {
+        self.note_discard(&held.record, reason, now, fx);
         self.hosts.get_mut(held.record.host).closing += 1;
-        fx.closings.push((held, how));
+        if self.may_leave_to_thread(how) {
+            self.upkeep.retired.push((held, how));
+            self.remind(now, fx);
+        } else {
+            fx.closings.push((held, how));
+        }
     }
 
-    pub(super) fn note_discard(&mut self, record: &Record, reason: DiscardReason, fx: &mut Effects<T>) {
+    pub(super) fn note_discard(&mut self, record: &Record, reason: DiscardReason, now: Instant, fx: &mut Effects<T>) {
         self.discarded.add(reason);
+        self.delay_refill(self.limits.refill_delay, now);
         let Record { host, id, messages, .. } = *record;
         fx.events.push(Event::Discarded { host, id, messages, reason });
     }
@@ -289,12 +312,13 @@ impl<T> PoolState<T> {
 
     /// A caller whose time is over, and who has not waited: either it came too late, or a host took all of its time.
     fn refuse_late(&mut self, errand: &Errand, now: Instant) -> Gift<T> {
-        if errand.tried.is_empty() { self.refuse_exhausted() } else { self.refuse_unavailable(now) }
+        if errand.tried.is_empty() { self.refuse_exhausted() } else { self.refuse_unavailable(errand, now) }
     }
 
-    pub(super) fn refuse_unavailable(&self, now: Instant) -> Gift<T> {
-        let retry_after = self.hosts.retry_after(now);
-        let last_error = self.last_failed.and_then(|host| Some((host, self.hosts.get(host).last_error.clone()?)));
+    pub(super) fn refuse_unavailable(&self, errand: &Errand, now: Instant) -> Gift<T> {
+        let retry_after = self.hosts.retry_after(errand, now);
+        let last_failed = errand.request.only.or(self.last_failed);
+        let last_error = last_failed.and_then(|host| Some((host, self.hosts.get(host).last_error.clone()?)));
         self.refuse(RefusalReason::Unavailable { retry_after, last_error })
     }
 

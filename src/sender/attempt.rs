@@ -55,7 +55,7 @@ impl Call<'_> {
     pub(super) fn attempt(&self, avoid: &HostSet, fresh: bool) -> Result<Receipt, Failed> {
         let options = &self.inner.options;
         let acquire_by = self.capped(Deadline::after(options.acquire_timeout));
-        let request = Request { deadline: acquire_by, avoid: avoid.clone(), fresh };
+        let request = self.request(acquire_by, avoid, fresh);
         let mut lease = self.inner.pool.acquire(request).map_err(|error| self.not_acquired(error, acquire_by))?;
         let mut renewals = Renewals::default();
         loop {
@@ -84,7 +84,7 @@ impl Call<'_> {
             log_failure(&judged, self.inner.pool.connector().endpoint(lease.host()));
             if let Some(why) = renewals.next(judged.verdict.fresh_try, lease.messages()) {
                 let deadline = self.capped(Deadline::after(options.acquire_timeout));
-                let request = Request { deadline, avoid: avoid.clone(), fresh: true };
+                let request = self.request(deadline, avoid, true);
                 lease = lease.renew(why, request).map_err(|error| self.not_acquired(error, deadline))?;
                 continue;
             }
@@ -115,6 +115,10 @@ impl Call<'_> {
         };
         lease.finish(fate);
         receipt
+    }
+
+    fn request(&self, deadline: Deadline, avoid: &HostSet, fresh: bool) -> Request {
+        Request { deadline, avoid: avoid.clone(), fresh, only: None, cancel: self.cancel.cloned() }
     }
 
     fn capped(&self, deadline: Deadline) -> Deadline {
@@ -158,6 +162,11 @@ impl Call<'_> {
             AcquireError::Local { host, cause, counts } => {
                 let error = self.of_open(host, cause, acquire_by, counts);
                 Failed { error, retry: Some(Retry { host, fresh: false }) }
+            }
+            AcquireError::Cancelled { counts } => {
+                let what = "cancelled before a connection was there".to_owned();
+                let error = self.without_lease(FailureKind::Cancelled, what, "cancelled by the caller", counts);
+                Failed { error, retry: None }
             }
             AcquireError::ShutDown { counts } => {
                 let what = "no new message is taken".to_owned();

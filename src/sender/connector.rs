@@ -8,7 +8,7 @@ use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
 use crate::event::{Event, Fault};
-use crate::options::{AmbiguityBoundary, PoolOptions};
+use crate::options::{AmbiguityBoundary, KeepaliveCommand, PoolOptions};
 use crate::pool::{Close, Connector, OpenError};
 use crate::report::{Judged, Limit, Met, interrupted, judge};
 use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
@@ -23,6 +23,7 @@ pub(super) struct SmtpConnector {
     hosts: Vec<SessionOpener>,
     timeouts: Timeouts,
     boundary: AmbiguityBoundary,
+    keepalive_command: KeepaliveCommand,
     /// What an attempt to open a session must have been given for its time-out to speak against the host.
     fair_time: Duration,
     /// Cuts every session, and every attempt to open one, when the sender's grace is over.
@@ -41,6 +42,7 @@ impl SmtpConnector {
             hosts: options.hosts.iter().map(opener).collect(),
             timeouts,
             boundary: options.ambiguity_boundary,
+            keepalive_command: options.keepalive_command,
             stop: CancelToken::new(),
         }
     }
@@ -59,10 +61,19 @@ impl Connector for SmtpConnector {
     type Connection = Session;
     type Error = Judged;
 
-    fn open(&self, host: HostId, _id: u64, deadline: Deadline) -> Result<Session, OpenError<Judged>> {
+    fn open(
+        &self,
+        host: HostId,
+        _id: u64,
+        deadline: Deadline,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Session, OpenError<Judged>> {
+        // The first one stays with the session; the caller's has no say over it once it is open.
+        let tokens = [Some(&self.stop), cancel];
+        let tokens: Vec<_> = tokens.into_iter().flatten().collect();
         let given = deadline.remaining();
-        self.hosts[host.0].open(deadline, &[&self.stop]).map_err(|failure| {
-            let failure = interrupted(failure, None, &self.stop);
+        self.hosts[host.0].open(deadline, &tokens).map_err(|failure| {
+            let failure = interrupted(failure, cancel, &self.stop);
             let limit = match failure.event.step() {
                 _ if deadline.is_over() => Limit::TimeLeft,
                 step => Limit::of_opening(step, self.timeouts),
@@ -76,6 +87,14 @@ impl Connector for SmtpConnector {
 
     fn is_alive(&self, session: &mut Session) -> bool {
         session.is_alive()
+    }
+
+    fn begin_probe(&self, session: &mut Session) -> bool {
+        session.begin_probe(self.keepalive_command)
+    }
+
+    fn end_probe(&self, session: &mut Session, deadline: Deadline) -> bool {
+        session.end_probe(deadline).is_ok()
     }
 
     fn is_in_step(&self, session: &Session) -> bool {

@@ -83,7 +83,8 @@ impl SmtpSender {
             max_connections: host.max_connections,
         });
         let hosts = hosts.collect();
-        let pool = Pool::new(connector, hosts, limits_of(&options), fastrand::u64(..));
+        let pool = Pool::new(connector, hosts, limits_of(&options), fastrand::u64(..))
+            .map_err(|error| OptionsError::new("maintenance thread", error.to_string(), "it must be able to start"))?;
         Ok(Self { inner: Arc::new(Inner { options, pool, pause: Pause::default() }) })
     }
 
@@ -147,6 +148,9 @@ const LIFETIME_JITTER: f64 = 0.1;
 fn limits_of(options: &PoolOptions) -> Limits {
     Limits {
         max_size: options.max_size,
+        min_idle: options.min_idle,
+        refill_delay: options.refill_delay,
+        keepalive_interval: options.keepalive_interval,
         idle_timeout: options.idle_timeout,
         max_lifetime: options.max_lifetime,
         lifetime_jitter: LIFETIME_JITTER,

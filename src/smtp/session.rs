@@ -3,6 +3,7 @@
 use crate::cancel::{CancelToken, Registration};
 use crate::clock::Deadline;
 use crate::event::{Desync, Event, Step};
+use crate::options::KeepaliveCommand;
 use crate::stage::SendStage;
 
 use super::capabilities::Capabilities;
@@ -27,13 +28,15 @@ pub(crate) struct Session {
     /// ([RFC 5321 §4.1.4](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.4)).
     pub(super) reset_owed: bool,
     pub(super) refused_in_a_row: u32,
+    /// The probe that has not been answered yet.
+    probe: Option<Step>,
     /// Whoever may cut the session at any time.
     cutter: Option<Registration>,
 }
 
 impl Session {
     pub(super) const fn new(wire: Wire, capabilities: Capabilities) -> Self {
-        Self { wire, capabilities, in_step: true, reset_owed: false, refused_in_a_row: 0, cutter: None }
+        Self { wire, capabilities, in_step: true, reset_owed: false, refused_in_a_row: 0, probe: None, cutter: None }
     }
 
     /// Keeps a registration for as long as the session lives.
@@ -70,23 +73,61 @@ impl Session {
 
     /// Asks the server for a sign of life with RSET; only 250 is one. What was owed is paid by it.
     pub(crate) fn reset(&mut self, deadline: Deadline) -> Result<(), Failure> {
-        self.probe(Step::Rset, RSET, deadline)?;
-        self.reset_owed = false;
-        Ok(())
+        self.ask(KeepaliveCommand::Rset, deadline)
     }
 
     /// Asks the server for a sign of life with NOOP; only 250 is one.
     pub(crate) fn noop(&mut self, deadline: Deadline) -> Result<(), Failure> {
-        self.probe(Step::Noop, NOOP, deadline)
+        self.ask(KeepaliveCommand::Noop, deadline)
     }
 
-    fn probe(&mut self, step: Step, command: &[u8], deadline: Deadline) -> Result<(), Failure> {
-        let stage = SendStage::Authenticated;
-        self.in_step = false;
+    fn ask(&mut self, command: KeepaliveCommand, deadline: Deadline) -> Result<(), Failure> {
+        let step = self.prepare_probe(command);
         self.wire.set_deadline(deadline);
-        self.wire.out.extend_from_slice(command);
-        self.wire.send().map_err(|error| Failure::transport(step, error, stage))?;
-        let complete = self.wire.read().map_err(|error| Failure::wire(step, error, stage))?;
+        self.wire.send().map_err(|error| Failure::transport(step, error, SendStage::Authenticated))?;
+        self.end_probe(deadline)
+    }
+
+    /// Asks for a sign of life without waiting for anything. False: the session is over, or out of step, or the command
+    /// did not even fit into the socket's buffer.
+    pub(crate) fn begin_probe(&mut self, command: KeepaliveCommand) -> bool {
+        if !self.is_alive() {
+            return false;
+        }
+        self.prepare_probe(command);
+        self.wire.send_without_waiting().is_ok()
+    }
+
+    /// Out of step from here on, until the answer has been read.
+    fn prepare_probe(&mut self, command: KeepaliveCommand) -> Step {
+        let (step, bytes) = match command {
+            KeepaliveCommand::Rset => (Step::Rset, RSET),
+            KeepaliveCommand::Noop => (Step::Noop, NOOP),
+        };
+        self.in_step = false;
+        self.probe = Some(step);
+        self.wire.out.extend_from_slice(bytes);
+        step
+    }
+
+    /// Waits for the answer to a probe; one that has arrived counts even when the deadline is over. Only 250 is a sign of
+    /// life. RSET pays what was owed.
+    pub(crate) fn end_probe(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        let stage = SendStage::Authenticated;
+        let Some(step) = self.probe.take() else {
+            return Err(Failure::new(Event::OutOfStep(Step::Noop, Desync::Unsolicited), stage));
+        };
+        let arrived = match deadline.is_over() {
+            true => self.wire.read_arrived().map_err(|desync| Failure::wire(step, desync.into(), stage))?,
+            false => None,
+        };
+        let complete = match arrived {
+            Some(complete) => complete,
+            None => {
+                self.wire.set_deadline(deadline);
+                self.wire.read().map_err(|error| Failure::wire(step, error, stage))?
+            }
+        };
         if complete.code != 250 {
             return Err(Failure::refused(step, self.wire.to_reply(complete), stage));
         }
@@ -94,6 +135,7 @@ impl Session {
             return Err(Failure::new(Event::OutOfStep(step, Desync::Unsolicited), stage));
         }
         self.in_step = true;
+        self.reset_owed &= step != Step::Rset;
         Ok(())
     }
 

@@ -230,6 +230,11 @@ impl DeadlineStream {
         self.without_waiting(|stream| stream.read(buffer))
     }
 
+    /// Writes all of it if there is room for it.
+    pub(super) fn write_without_waiting(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.without_waiting(|stream| stream.write_all(bytes))
+    }
+
     fn without_waiting<T>(&mut self, action: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
         self.tcp().socket.set_nonblocking(true)?;
         self.tcp_mut().waits = false;

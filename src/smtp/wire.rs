@@ -44,6 +44,13 @@ impl Wire {
         sent
     }
 
+    /// As [`send`](Self::send), without waiting for room.
+    pub(super) fn send_without_waiting(&mut self) -> io::Result<()> {
+        let sent = self.stream.write_without_waiting(&self.out);
+        self.out.clear();
+        sent
+    }
+
     /// Writes the first `count` bytes of `out`, and keeps the rest.
     pub(super) fn send_first(&mut self, count: usize) -> io::Result<()> {
         self.stream.write_all(&self.out[..count])?;

@@ -191,7 +191,7 @@ fn a_failed_open_passes_its_place_to_a_waiter() {
 fn a_caller_whose_open_failed_keeps_its_turn() {
     let mut plans = vec![plan(0, 1), plan(10, 1)];
     plans[1].max_connections = Some(1);
-    let pool = Pool::new(Fake::new(), plans, limits(4), 1);
+    let pool = Pool::unattended(Fake::new(), plans, limits(4), 1);
     // The only connection that the secondary may have.
     let held = got(pool.acquire(avoiding(&[0])));
     assert_eq!(held.host(), HostId(1));
@@ -230,7 +230,7 @@ fn waiters_fail_at_once_when_the_probe_fails_beyond_their_deadline() {
     let mut limits = limits(4);
     limits.reconnect_cooldown = Duration::from_millis(1);
     limits.max_reconnect_cooldown = Duration::from_secs(3600);
-    let pool = Pool::new(Fake::new(), vec![plan(0, 1)], limits, 1);
+    let pool = Pool::unattended(Fake::new(), vec![plan(0, 1)], limits, 1);
     pool.connector().down(0, Blame::Host);
     refused(pool.acquire(soon()));
     let (entered, is_in) = mpsc::channel();
@@ -265,7 +265,7 @@ fn waiters_fail_at_once_when_the_probe_fails_beyond_their_deadline() {
 fn a_waiter_outwaits_a_cooldown_that_ends_in_time() {
     let mut limits = limits(4);
     limits.reconnect_cooldown = Duration::from_millis(40);
-    let pool = Pool::new(Fake::new(), vec![plan(0, 1)], limits, 1);
+    let pool = Pool::unattended(Fake::new(), vec![plan(0, 1)], limits, 1);
     pool.connector().down(0, Blame::Host);
     let start = clock::now();
     refused(pool.acquire(soon()));
@@ -284,7 +284,7 @@ fn a_waiter_outwaits_a_cooldown_that_ends_in_time() {
 fn the_next_in_line_keeps_time_when_the_first_has_left() {
     let mut limits = limits(4);
     limits.reconnect_cooldown = Duration::from_millis(80);
-    let pool = Pool::new(Fake::new(), vec![plan(0, 1), plan(1, 1)], limits, 1);
+    let pool = Pool::unattended(Fake::new(), vec![plan(0, 1), plan(1, 1)], limits, 1);
     // The second host keeps hope alive for one whose deadline is before the end of the cooldown.
     let held = got(pool.acquire(avoiding(&[0])));
     pool.connector().down(0, Blame::Host);
@@ -389,9 +389,9 @@ fn a_renewal_goes_elsewhere_when_its_host_is_down() {
     let pool = pool(1, &[0, 10]);
     let lease = lease(&pool);
     pool.connector().down(0, Blame::Host);
-    let renewed = got(lease.renew(Renewal::OutOfStep, fresh()));
+    let renewed = got(lease.renew(Renewal::Reauthenticate, fresh()));
     assert_eq!(renewed.host(), HostId(1));
-    assert_eq!(pool.status().discarded.of(DiscardReason::Broken), 1);
+    assert_eq!(pool.status().discarded.of(DiscardReason::AuthFailure), 1);
     renewed.finish(BROKEN);
     assert_at_rest(&pool);
 }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::blame::Blame;
+use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
 use crate::pool::{AcquireError, Close, Connector, HostPlan, Lease, Limits, OpenError, Pool, Request};
@@ -35,7 +36,15 @@ pub(super) struct Gauge {
     pub(super) highest: AtomicUsize,
 }
 
-type Script = Box<dyn FnMut(HostId, u64, Deadline) -> Result<(), Blame> + Send>;
+type Script = Box<dyn FnMut(HostId, u64, Deadline, Option<&CancelToken>) -> Result<(), Blame> + Send>;
+type OnProbe = Arc<dyn Fn(Probe) + Send + Sync>;
+
+/// What happened in a keepalive round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probe {
+    Asked(u64),
+    Awaited(u64, Deadline),
+}
 
 #[derive(Default)]
 struct Book {
@@ -44,6 +53,8 @@ struct Book {
     dead: HashSet<u64>,
     down: HashMap<HostId, Blame>,
     looked_at: Vec<u64>,
+    mute: HashSet<u64>,
+    probes: Vec<Probe>,
 }
 
 /// The connector.
@@ -51,6 +62,7 @@ pub(super) struct Fake {
     pub(super) gauge: Arc<Gauge>,
     book: Mutex<Book>,
     script: Mutex<Option<Arc<Mutex<Script>>>>,
+    on_probe: Mutex<Option<OnProbe>>,
     pub(super) panics_when_looking: AtomicUsize,
     pub(super) panics_when_closing: AtomicUsize,
     pub(super) message_limit: Option<u32>,
@@ -62,6 +74,7 @@ impl Fake {
             gauge: Arc::default(),
             book: Mutex::new(Book::default()),
             script: Mutex::new(None),
+            on_probe: Mutex::new(None),
             panics_when_looking: AtomicUsize::new(0),
             panics_when_closing: AtomicUsize::new(0),
             message_limit: None,
@@ -69,8 +82,38 @@ impl Fake {
     }
 
     /// What opening does from now on, one caller at a time.
-    pub(super) fn on_open(&self, script: impl FnMut(HostId, u64, Deadline) -> Result<(), Blame> + Send + 'static) {
+    pub(super) fn on_open(&self, mut script: impl FnMut(HostId, u64, Deadline) -> Result<(), Blame> + Send + 'static) {
+        self.on_open_with_token(move |host, id, deadline, _| script(host, id, deadline));
+    }
+
+    pub(super) fn on_open_with_token(
+        &self,
+        script: impl FnMut(HostId, u64, Deadline, Option<&CancelToken>) -> Result<(), Blame> + Send + 'static,
+    ) {
         *self.script.lock() = Some(Arc::new(Mutex::new(Box::new(script))));
+    }
+
+    /// Runs at each step of each probe.
+    pub(super) fn on_probe(&self, watch: impl Fn(Probe) + Send + Sync + 'static) {
+        *self.on_probe.lock() = Some(Arc::new(watch));
+    }
+
+    /// The server does not answer on this connection any more.
+    pub(super) fn mute(&self, id: u64) {
+        self.book.lock().mute.insert(id);
+    }
+
+    /// All probes so far.
+    pub(super) fn probes(&self) -> Vec<Probe> {
+        self.book.lock().probes.clone()
+    }
+
+    fn note(&self, probe: Probe) {
+        self.book.lock().probes.push(probe);
+        let watch = self.on_probe.lock().clone();
+        if let Some(watch) = watch {
+            watch(probe);
+        }
     }
 
     /// From now on opening fails on this host.
@@ -109,10 +152,16 @@ impl Connector for Fake {
     type Connection = Wire;
     type Error = String;
 
-    fn open(&self, host: HostId, id: u64, deadline: Deadline) -> Result<Wire, OpenError<String>> {
+    fn open(
+        &self,
+        host: HostId,
+        id: u64,
+        deadline: Deadline,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Wire, OpenError<String>> {
         self.book.lock().opened.push((host, id));
         let script = self.script.lock().clone();
-        let told = script.map_or(Ok(()), |script| (script.lock())(host, id, deadline));
+        let told = script.map_or(Ok(()), |script| (script.lock())(host, id, deadline, cancel));
         let down = self.book.lock().down.get(&host).copied();
         if let Some(blame) = told.err().or(down) {
             return Err(OpenError { error: format!("host {} is down", host.0), blame });
@@ -130,6 +179,16 @@ impl Connector for Fake {
             book.looked_at.clear();
         }
         !book.dead.contains(&connection.id)
+    }
+
+    fn begin_probe(&self, connection: &mut Wire) -> bool {
+        self.note(Probe::Asked(connection.id));
+        !self.book.lock().dead.contains(&connection.id)
+    }
+
+    fn end_probe(&self, connection: &mut Wire, deadline: Deadline) -> bool {
+        self.note(Probe::Awaited(connection.id, deadline));
+        !self.book.lock().mute.contains(&connection.id)
     }
 
     fn is_in_step(&self, connection: &Wire) -> bool {
@@ -154,6 +213,9 @@ pub(super) fn plan(priority: u32, weight: u32) -> HostPlan {
 pub(super) fn limits(max_size: usize) -> Limits {
     Limits {
         max_size,
+        min_idle: 0,
+        refill_delay: Duration::ZERO,
+        keepalive_interval: None,
         idle_timeout: None,
         max_lifetime: None,
         lifetime_jitter: 0.1,
@@ -167,7 +229,7 @@ pub(super) fn limits(max_size: usize) -> Limits {
 
 /// A pool with one host for each priority given.
 pub(super) fn pool(max_size: usize, priorities: &[u32]) -> Pool<Fake> {
-    Pool::new(Fake::new(), priorities.iter().map(|&p| plan(p, 1)).collect(), limits(max_size), 7)
+    Pool::unattended(Fake::new(), priorities.iter().map(|&p| plan(p, 1)).collect(), limits(max_size), 7)
 }
 
 pub(super) fn soon() -> Request {

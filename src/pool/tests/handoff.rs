@@ -203,7 +203,7 @@ fn a_panic_in_close_gives_the_place_back() {
 fn a_caller_that_panics_on_its_way_leaves_the_queue() {
     let mut limits = limits(1);
     limits.idle_timeout = Some(Duration::from_nanos(1));
-    let pool = Pool::new(Fake::new(), vec![plan(0, 1)], limits, 1);
+    let pool = Pool::unattended(Fake::new(), vec![plan(0, 1)], limits, 1);
     lease(&pool).finish(KEEP);
     // The only place is that of an expired connection: the caller waits for it to be closed, by itself.
     pool.connector().panics_when_closing.store(1, SeqCst);
@@ -219,7 +219,7 @@ fn a_caller_that_panics_with_nothing_in_hand_leaves_the_queue_too() {
     limits.idle_timeout = Some(Duration::from_nanos(1));
     let mut plans = vec![plan(0, 1), plan(10, 1)];
     plans[0].max_connections = Some(1);
-    let pool = Pool::new(Fake::new(), plans, limits, 1);
+    let pool = Pool::unattended(Fake::new(), plans, limits, 1);
     let held = lease(&pool);
     got(pool.acquire(avoiding(&[0]))).finish(KEEP);
     // The expired connection is of a lower tier, so that its place is no use to the caller that has to close it.
@@ -308,7 +308,7 @@ fn the_last_handle_closes_what_is_idle() {
     let held = lease(&pool);
     drop(lease(&pool));
     drop(pool);
-    assert_eq!(gauge.live.load(SeqCst), 2);
+    assert_eq!(gauge.live.load(SeqCst), 1);
     held.finish(KEEP);
     assert_eq!(gauge.live.load(SeqCst), 0);
 }
@@ -354,7 +354,7 @@ fn sixty_four_threads_never_exceed_max_size() {
     limits.idle_timeout = Some(Duration::from_micros(300));
     limits.reconnect_cooldown = Duration::from_micros(50);
     limits.max_reconnect_cooldown = Duration::from_micros(200);
-    let pool = Pool::new(Fake::new(), vec![plan(0, 2), plan(0, 1), plan(9, 1)], limits, 11);
+    let pool = Pool::unattended(Fake::new(), vec![plan(0, 2), plan(0, 1), plan(9, 1)], limits, 11);
     let mut rng = fastrand::Rng::with_seed(3);
     pool.connector().on_open(move |_, _, _| match rng.u8(..) {
         0..20 => Err(Blame::Host),

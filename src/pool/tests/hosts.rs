@@ -2,125 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::blame::Blame;
-use crate::clock::{Deadline, now as dawn};
+use crate::clock::now as dawn;
 use crate::endpoint::HostId;
-use crate::pool::HostPlan;
-use crate::pool::effects::Effects;
-use crate::pool::errand::{Errand, Request, Ticket};
-use crate::pool::held::{Held, Record};
-use crate::pool::slot::{Gift, Grant, RefusalReason, Slot, Woken};
+use crate::pool::errand::Request;
+use crate::pool::slot::{Gift, RefusalReason};
 use crate::pool::state::{PoolState, Step};
+use crate::pool::tests::desk::{Desk, SECOND, taken};
 use crate::pool::tests::fake::{limits, plan};
 use crate::stats::{DiscardReason, HostState};
-
-const SECOND: Duration = Duration::from_secs(1);
-
-struct Desk {
-    state: PoolState<()>,
-    now: Instant,
-    fx: Effects<()>,
-}
-
-impl Desk {
-    fn new(max_size: usize, plans: Vec<HostPlan>) -> Self {
-        let now = dawn();
-        Self { state: PoolState::new(plans, limits(max_size), 1, now), now, fx: Effects::new() }
-    }
-
-    fn request(&self, seconds: u32) -> Request {
-        Request::by(Deadline::on(self.now + SECOND * seconds))
-    }
-
-    fn avoiding(&self, hosts: &[usize]) -> Request {
-        Request { avoid: hosts.iter().copied().map(HostId).collect(), ..self.request(10) }
-    }
-
-    fn ask(&mut self, request: Request) -> (Errand, Step<()>) {
-        let mut errand = Errand::new(Ticket::default(), request);
-        let step = self.state.arrive(&mut errand, self.now, &mut self.fx);
-        (errand, step)
-    }
-
-    fn permit(&mut self, request: Request) -> (Errand, Grant<()>) {
-        match self.ask(request) {
-            (errand, Step::Take(Gift::Permit(grant))) => (errand, grant),
-            (_, other) => panic!("{other:?}"),
-        }
-    }
-
-    fn wait(&mut self, request: Request) -> (Errand, Arc<Slot<()>>) {
-        match self.ask(request) {
-            (errand, Step::Wait(slot)) => (errand, slot),
-            (_, other) => panic!("{other:?}"),
-        }
-    }
-
-    fn opened(&mut self, grant: &Grant<()>) -> Record {
-        self.state.opened(grant, None, self.now, &mut self.fx).0
-    }
-
-    fn failed(&mut self, (mut errand, grant): (Errand, Grant<()>), blame: Blame) -> Step<()> {
-        self.state.open_failed(&grant, blame, Arc::from("no"), &mut errand, self.now, &mut self.fx)
-    }
-
-    /// One lease, opened if need be.
-    fn lease(&mut self, request: Request) -> Record {
-        match self.ask(request).1 {
-            Step::Take(Gift::Connection(held, _)) => held.record,
-            Step::Take(Gift::Permit(grant)) => self.opened(&grant),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn give_back(&mut self, record: Record) {
-        self.state.give_back(Held { connection: (), record }, true, self.now, &mut self.fx);
-    }
-
-    fn vacate(&mut self, record: &Record) {
-        self.state.vacate(record, DiscardReason::Broken, self.now, &mut self.fx);
-    }
-
-    /// Hands over what is due to others.
-    fn deliver(&mut self) {
-        while !self.fx.gifts.is_empty() {
-            for (slot, gift) in std::mem::take(&mut self.fx.gifts) {
-                if let Some(gift) = slot.give(gift) {
-                    self.state.pass_on(gift, self.now, &mut self.fx);
-                }
-            }
-        }
-    }
-
-    /// Cools the host for the first time, which takes thirty seconds.
-    fn cool(&mut self, host: usize) {
-        let others = self.state.hosts.ids().filter(|id| id.0 != host).map(|id| id.0).collect::<Vec<_>>();
-        let permit = self.permit(Request { fresh: true, ..self.avoiding(&others) });
-        assert_eq!(permit.1.host, HostId(host));
-        match self.failed(permit, Blame::Host) {
-            Step::Take(Gift::Permit(grant)) => self.state.permit_returned(grant, self.now, &mut self.fx),
-            Step::Take(_) => {}
-            Step::Wait(slot) => panic!("{slot:?}"),
-        }
-    }
-
-    fn host_state(&self, host: usize) -> HostState {
-        self.state.status(self.now).hosts[host].state
-    }
-}
-
-fn taken(slot: &Slot<()>) -> Option<Gift<()>> {
-    // A deadline long over: looks without sleeping.
-    loop {
-        match slot.sleep(dawn()) {
-            Woken::Granted(gift) => return Some(gift),
-            Woken::Nudged => {}
-            Woken::Time => return None,
-        }
-    }
-}
 
 #[test]
 fn weights_hold_for_leases_in_turn() {
@@ -287,7 +178,7 @@ fn one_probe_after_cooldown() {
     drop(desk.failed(probe, Blame::Host));
     assert_eq!(desk.host_state(0), HostState::CoolingDown { until: desk.now + SECOND * 60 });
     desk.now += SECOND * 60;
-    desk.state.shut_down(&mut desk.fx);
+    desk.state.shut_down(desk.now, &mut desk.fx);
 }
 
 #[test]

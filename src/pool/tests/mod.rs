@@ -1,9 +1,15 @@
 //! Promises of the pool, with a connector that does as it is told.
 
+mod cancelling;
+mod closing;
+mod desk;
 mod failures;
 mod fake;
 mod handoff;
 mod hosts;
+mod maintenance;
 mod model;
 mod retiring;
+mod rotation;
 mod speed;
+mod upkeep;

@@ -33,6 +33,7 @@ struct Model {
     rng: Rng,
     max_size: usize,
     idle_timeout: Option<Duration>,
+    min_idle: usize,
     leases: Vec<(Record, Ticket)>,
     permits: Vec<(Grant<u64>, Errand)>,
     waiting: Vec<Waiting>,
@@ -64,13 +65,14 @@ impl Model {
             })
             .collect();
         let now = clock::now();
-        let idle_timeout = limits.idle_timeout;
+        let (idle_timeout, min_idle) = (limits.idle_timeout, limits.min_idle);
         Self {
             state: PoolState::new(plans, limits, seed, now),
             now,
             rng,
             max_size,
             idle_timeout,
+            min_idle,
             leases: Vec::new(),
             permits: Vec::new(),
             waiting: Vec::new(),
@@ -102,7 +104,10 @@ impl Model {
                 assert_eq!(held.connection, held.record.id);
                 assert!(!self.gone.contains(&held.record.id), "I7: a connection that was given up is lent");
                 assert!(!held.record.is_old(self.now), "a connection is lent that is too old");
-                assert!(!held.record.is_stale(self.idle_timeout, self.now), "one is lent that was idle too long");
+                assert!(
+                    self.min_idle > 0 || held.record.idle_until(self.idle_timeout).is_none_or(|at| at > self.now),
+                    "one is lent that was idle too long"
+                );
                 assert!(!errand.request.fresh, "an old connection for one who wants a new one");
                 self.leases_given += 1;
                 self.leases.push((held.record, errand.ticket));
@@ -227,13 +232,13 @@ impl Model {
             }
             93 if self.rng.u8(..) < 25 => {
                 if self.rng.bool() {
-                    self.with(|state, _, fx| state.shut_down(fx));
+                    self.with(|state, now, fx| state.shut_down(now, fx));
                     let counts = self.state.counts();
                     assert_eq!((counts.idle, counts.waiting), (0, 0), "I9");
                 } else {
                     let host = HostId(self.rng.usize(..self.state.hosts.all.len()));
                     let messages = self.rng.u32(1..5);
-                    self.with(|state, _, fx| state.learn_message_limit(host, messages, fx));
+                    self.with(|state, now, fx| state.learn_message_limit(host, messages, now, fx));
                 }
             }
             _ => {
@@ -393,7 +398,7 @@ impl Model {
         let counts = self.state.counts();
         assert_eq!((counts.leased, counts.connecting, counts.waiting), (0, 0, 0), "I17: {counts}");
         let mut fx = Effects::new();
-        self.state.shut_down(&mut fx);
+        self.state.shut_down(self.now, &mut fx);
         assert!(fx.closings.iter().all(|(_, how)| *how == Close::Polite));
         assert_eq!(self.state.counts().total, 0);
         let status = self.state.status(self.now);

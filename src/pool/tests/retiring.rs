@@ -12,7 +12,7 @@ const KEEP: Fate = Fate::Keep { delivered: true };
 fn with(change: impl FnOnce(&mut Limits)) -> Pool<Fake> {
     let mut limits = limits(3);
     change(&mut limits);
-    Pool::new(Fake::new(), vec![plan(0, 1)], limits, 5)
+    Pool::unattended(Fake::new(), vec![plan(0, 1)], limits, 5)
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn a_connection_idle_too_long_is_not_lent() {
 fn an_expired_connection_in_the_only_place_is_replaced() {
     let mut limits = limits(1);
     limits.idle_timeout = Some(Duration::from_nanos(1));
-    let pool = Pool::new(Fake::new(), vec![plan(0, 1)], limits, 5);
+    let pool = Pool::unattended(Fake::new(), vec![plan(0, 1)], limits, 5);
     lease(&pool).finish(KEEP);
     assert!(!lease(&pool).is_reused());
     assert_eq!(pool.connector().gauge.highest.load(std::sync::atomic::Ordering::SeqCst), 1);
@@ -66,7 +66,7 @@ fn a_connection_retires_after_its_messages() {
 fn an_announced_limit_is_kept_to() {
     let mut fake = Fake::new();
     fake.message_limit = Some(2);
-    let pool = Pool::new(fake, vec![plan(0, 1)], limits(3), 5);
+    let pool = Pool::unattended(fake, vec![plan(0, 1)], limits(3), 5);
     for _ in 0..4 {
         lease(&pool).finish(KEEP);
     }

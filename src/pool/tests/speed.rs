@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
 use crate::pool::tests::fake::{limits, plan};
@@ -14,11 +15,19 @@ impl Connector for Bare {
     type Connection = u64;
     type Error = String;
 
-    fn open(&self, _: HostId, id: u64, _: Deadline) -> Result<u64, OpenError<String>> {
+    fn open(&self, _: HostId, id: u64, _: Deadline, _: Option<&CancelToken>) -> Result<u64, OpenError<String>> {
         Ok(id)
     }
 
     fn is_alive(&self, _: &mut u64) -> bool {
+        true
+    }
+
+    fn begin_probe(&self, _: &mut u64) -> bool {
+        true
+    }
+
+    fn end_probe(&self, _: &mut u64, _: Deadline) -> bool {
         true
     }
 
@@ -42,7 +51,8 @@ fn uncontended_acquire_and_finish() {
         let mut limits = limits(8);
         limits.idle_timeout = Some(Duration::from_secs(120));
         limits.max_lifetime = Some(Duration::from_secs(1200));
-        let pool = Pool::new(Bare, (0..hosts).map(|_| plan(0, 1)).collect(), limits, 1);
+        limits.keepalive_interval = Some(Duration::from_secs(60));
+        let pool = Pool::new(Bare, (0..hosts).map(|_| plan(0, 1)).collect(), limits, 1).unwrap();
         let deadline = Deadline::after(Duration::from_secs(60));
         let turn = || match pool.acquire(Request::by(deadline)) {
             Ok(lease) => lease.finish(Fate::Keep { delivered: true }),
@@ -60,7 +70,7 @@ fn uncontended_acquire_and_finish() {
 #[ignore = "a measurement, not a promise"]
 fn contended_wait() {
     const HOLD: Duration = Duration::from_micros(200);
-    let pool = Pool::new(Bare, vec![plan(0, 1)], limits(8), 1);
+    let pool = Pool::new(Bare, vec![plan(0, 1)], limits(8), 1).unwrap();
     let mut waits: Vec<Duration> = thread::scope(|scope| {
         let threads: Vec<_> = (0..64)
             .map(|_| {
