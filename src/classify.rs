@@ -15,6 +15,8 @@ pub(crate) struct Incident<'a> {
     pub(crate) stage: SendStage,
     /// Whether the connection had been idle in the pool: then its end may just be news of what happened meanwhile.
     pub(crate) reused: bool,
+    /// Whether every command has had its reply: only then can the connection stay.
+    pub(crate) in_step: bool,
     /// Whether this message has already had its fresh login.
     pub(crate) reauthenticated: bool,
     pub(crate) boundary: AmbiguityBoundary,
@@ -67,6 +69,8 @@ pub(crate) fn classify(incident: &Incident<'_>) -> Verdict {
     let row = row(incident);
     let is_unknown = row.kind == UnknownAfterData;
     let Row { kind, retry, connection, blame, fresh_try, reason } = row;
+    // A server may refuse and hang up before it has answered the rest.
+    let connection = if connection == Keep && !incident.in_step { Abort } else { connection };
     debug_assert!(!(is_unknown && retry), "an unknown outcome is never retried");
     let classification =
         Classification { kind, stage, retry_allowed: retry, discard_connection: connection != Keep, reason };
@@ -177,7 +181,7 @@ const fn opening_refused(step: Step, code: u16) -> Row {
         (Step::Auth, 432 | 454) => {
             Row::new(RetryableTemporaryFailure, Discard, "AUTH was refused for now").blame(Blame::Capacity)
         }
-        (Step::Greeting | Step::Auth, 421) => {
+        (Step::Greeting, 421 | 432 | 454) | (Step::Auth, 421) => {
             Row::new(HostUnavailable, Discard, "the server takes no more connections now").blame(Blame::Capacity)
         }
         (Step::Auth, 400..500) => {
@@ -266,3 +270,7 @@ fn may_be_delivered_cut_short(incident: &Incident<'_>) -> Option<Row> {
     is_distrusted
         .then(|| Row::new(UnknownAfterData, Abort, "the content had begun, and the relay may deliver it cut short"))
 }
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use crate::clock::{self, Deadline};
 use crate::endpoint::Endpoint;
 use crate::error::SendError;
 use crate::options::{AmbiguityBoundary, Host, OptionsError, PoolOptions, SendOptions, validate};
-use crate::report::{Limit, Receipt, judge, send_error};
+use crate::report::{Limit, Met, Receipt, judge, send_error};
 use crate::smtp::{Mail, Refused, Resolver, Session, SessionOpener, TimeLimits, Timeouts, transact};
 
 /// How long a server may take to show that it is alive.
@@ -71,11 +71,7 @@ impl SmtpConnectionManager {
     /// [`OptionsError`] if an option cannot be used, or if there is more than one host.
     pub fn from_options(options: PoolOptions) -> Result<Self, OptionsError> {
         validate(&options)?;
-        let timeouts = Timeouts {
-            connect: options.connect_timeout,
-            auth: options.auth_timeout,
-            unacknowledged: options.send_timeout,
-        };
+        let timeouts = Timeouts::of(&options);
         let send = SendTimeouts {
             send: options.send_timeout,
             final_reply: options.final_reply_timeout,
@@ -99,7 +95,7 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
         let deadline = Deadline::after(self.timeouts.connect + self.timeouts.auth);
         let session = self.opener.open(deadline, &[]).map_err(|failure| {
             let limit = Limit::of_opening(failure.event.step(), self.timeouts);
-            let judged = judge(failure, false, false, self.send.boundary, limit);
+            let judged = judge(failure, Met::default(), self.send.boundary, limit);
             send_error(judged, self.opener.endpoint().clone(), Vec::new())
         })?;
         Ok(SmtpConnection {
@@ -115,8 +111,12 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
     fn is_valid(&self, connection: &mut SmtpConnection) -> Result<(), SendError> {
         let reset = connection.session_mut().reset(Deadline::after(PROBE_TIMEOUT));
         reset.map_err(|failure| {
-            let judged =
-                judge(failure, true, false, self.send.boundary, Limit::Option("the probe's bound", PROBE_TIMEOUT));
+            let judged = judge(
+                failure,
+                Met { reused: true, ..Met::default() },
+                self.send.boundary,
+                Limit::Option("the probe's bound", PROBE_TIMEOUT),
+            );
             send_error(judged, connection.endpoint.clone(), Vec::new())
         })
     }
@@ -173,7 +173,8 @@ impl SmtpConnection {
             }
             Err(Refused { failure, recipients }) => {
                 let limit = Limit::of_sending(failure.event.step(), caller, send, final_reply);
-                let judged = judge(failure, reused, true, boundary, limit);
+                let met = Met { reused, in_step: self.session_mut().is_in_step(), reauthenticated: true };
+                let judged = judge(failure, met, boundary, limit);
                 Err(send_error(judged, self.endpoint.clone(), recipients).with_attempts(1))
             }
         }

@@ -15,13 +15,18 @@ pub(super) fn parse(text: &str) -> Result<Host, OptionsError> {
     let mut host = match url.scheme() {
         "smtp" => Host::starttls(name_of(&url)?),
         "smtps" => Host::implicit_tls(name_of(&url)?),
-        other => return Err(OptionsError::new("url", format!("{other}://"), "must begin with smtp:// or smtps://")),
+        // Without the slashes it may be the user's name that was taken for a scheme.
+        other => {
+            let value = if text.contains("://") { format!("{other}://") } else { "not shown".to_owned() };
+            return Err(OptionsError::new("url", value, "must begin with smtp:// or smtps://"));
+        }
     };
     if let Some(port) = url.port() {
         host.port = port;
     }
     if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
-        return Err(OptionsError::new("url", url.path(), "must have no path and no fragment"));
+        let rule = "must have no path and no fragment; in user and password, write / ? # as %2F %3F %23";
+        return Err(OptionsError::new("url", shown(url.path()), rule));
     }
     match (url.username(), url.password()) {
         ("", None) => {}
@@ -30,10 +35,19 @@ pub(super) fn parse(text: &str) -> Result<Host, OptionsError> {
         }
         _ => return Err(OptionsError::new("url", "half of the credentials", "needs user and password, or neither")),
     }
+    if url.query().is_some_and(|query| query.contains('@')) {
+        let rule = "must hold no @ behind the ?; in user and password, write / ? # as %2F %3F %23";
+        return Err(OptionsError::new("url", "not shown", rule));
+    }
     for (key, value) in url.query_pairs() {
         apply(&mut host, &key, &value)?;
     }
     Ok(host)
+}
+
+/// A part of the URL, unless it may be the rest of a password with a character in it that ends the authority.
+fn shown(part: &str) -> &str {
+    if part.contains('@') { "not shown" } else { part }
 }
 
 fn name_of(url: &Url) -> Result<String, OptionsError> {

@@ -1,5 +1,6 @@
 //! The checks of `build()`.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use native_tls::{Certificate, Identity};
@@ -153,7 +154,8 @@ pub(crate) fn parse_certificate(bytes: &[u8]) -> native_tls::Result<Certificate>
 fn validated_hello_name(name: &str) -> Option<&str> {
     let is_literal = || {
         let literal = name.strip_prefix('[')?.strip_suffix(']')?;
-        Some(literal.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b':' | b'-')))
+        let v6 = literal.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:")).map(|_| &literal[5..]);
+        Some(v6.map_or_else(|| literal.parse::<Ipv4Addr>().is_ok(), |v6| v6.parse::<Ipv6Addr>().is_ok()))
     };
     let is_domain = || {
         // Underscores are not in the grammar, but in many host names.

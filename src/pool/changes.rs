@@ -102,6 +102,25 @@ impl<T> PoolState<T> {
         step
     }
 
+    /// An open connection to a host has shown that no other one will fare better: a pause as after a failure to open one.
+    pub(super) fn lasting_refusal(
+        &mut self,
+        host: HostId,
+        connection: u64,
+        error: Arc<str>,
+        now: Instant,
+        fx: &mut Effects<T>,
+    ) {
+        let Self { hosts, schedule, rng, .. } = self;
+        let record = hosts.get_mut(host);
+        record.last_error = Some(error);
+        if let Some(pause) = record.cooldown.failed(connection, Severity::Lasting, now, schedule, rng) {
+            fx.events.push(Event::CooldownEntered { host, pause });
+        }
+        self.last_failed = Some(host);
+        self.settle(now, fx);
+    }
+
     /// A permit comes back unused. `evicted` has not been closed yet.
     pub(super) fn permit_returned(&mut self, grant: Grant<T>, now: Instant, fx: &mut Effects<T>) {
         self.hosts.refund(grant.host, &grant.charge);

@@ -200,6 +200,12 @@ impl<C: Connector> Pool<C> {
         self.shared.change(clock::now(), |state, _, fx| state.learn_message_limit(host, messages, fx));
     }
 
+    /// What `lease` was refused, every connection to its host will be: none is opened for as long as a pause may be.
+    pub(crate) fn lasting_refusal(&self, lease: &Lease<C>, error: &str) {
+        let (host, connection, error) = (lease.host(), lease.id(), Arc::from(error));
+        self.shared.change(clock::now(), |state, now, fx| state.lasting_refusal(host, connection, error, now, fx));
+    }
+
     /// Takes no more work, refuses all who wait, closes what is idle; what is lent is closed when it comes back.
     /// Doing it again does nothing.
     pub(crate) fn close(&self) {

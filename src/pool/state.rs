@@ -92,13 +92,13 @@ impl<T> PoolState<T> {
         }
         if self.waiters.has_senior(errand.ticket) {
             if errand.is_late(now) {
-                return Step::Take(self.refuse_exhausted());
+                return Step::Take(self.refuse_late(errand, now));
             }
         } else {
             self.sweep(now, fx);
             match self.serve(errand, now, fx) {
                 Served::Gift(gift) => return Step::Take(gift),
-                Served::Late => return Step::Take(self.refuse_exhausted()),
+                Served::Late => return Step::Take(self.refuse_late(errand, now)),
                 Served::Wait => {}
             }
         }
@@ -285,6 +285,11 @@ impl<T> PoolState<T> {
     pub(super) fn refuse_exhausted(&mut self) -> Gift<T> {
         self.exhausted += 1;
         self.refuse(RefusalReason::Exhausted)
+    }
+
+    /// A caller whose time is over, and who has not waited: either it came too late, or a host took all of its time.
+    fn refuse_late(&mut self, errand: &Errand, now: Instant) -> Gift<T> {
+        if errand.tried.is_empty() { self.refuse_exhausted() } else { self.refuse_unavailable(now) }
     }
 
     pub(super) fn refuse_unavailable(&self, now: Instant) -> Gift<T> {

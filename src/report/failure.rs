@@ -20,6 +20,8 @@ pub(crate) enum Limit {
     Option(&'static str, Duration),
     /// The deadline of the call.
     CallersDeadline,
+    /// What queueing and other hosts had left of the time to get a connection.
+    TimeLeft,
 }
 
 impl Limit {
@@ -46,6 +48,7 @@ impl fmt::Display for Limit {
         match self {
             Self::Option(name, value) => write!(f, "{name} is {value:?}"),
             Self::CallersDeadline => f.write_str("the caller's deadline"),
+            Self::TimeLeft => f.write_str("the time that was left for this host"),
         }
     }
 }
@@ -72,15 +75,18 @@ pub(crate) fn interrupted(failure: Failure, caller: Option<&CancelToken>, stop: 
     }
 }
 
+/// The connection that a failure met. The default is one that was being opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Met {
+    pub(crate) reused: bool,
+    pub(crate) in_step: bool,
+    pub(crate) reauthenticated: bool,
+}
+
 /// Judges `failure` of a connection.
-pub(crate) fn judge(
-    failure: Failure,
-    reused: bool,
-    reauthenticated: bool,
-    boundary: AmbiguityBoundary,
-    limit: Limit,
-) -> Judged {
-    let incident = Incident { event: &failure.event, stage: failure.stage, reused, reauthenticated, boundary };
+pub(crate) fn judge(failure: Failure, met: Met, boundary: AmbiguityBoundary, limit: Limit) -> Judged {
+    let Met { reused, in_step, reauthenticated } = met;
+    let incident = Incident { event: &failure.event, stage: failure.stage, reused, in_step, reauthenticated, boundary };
     let verdict = classify(&incident);
     Judged { failure, verdict, limit }
 }

@@ -3,5 +3,5 @@
 mod failure;
 mod receipt;
 
-pub(crate) use self::failure::{Judged, Limit, interrupted, judge, send_error};
+pub(crate) use self::failure::{Judged, Limit, Met, interrupted, judge, send_error};
 pub use self::receipt::Receipt;

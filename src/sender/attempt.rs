@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::blame::Blame;
 use crate::cancel::CancelToken;
 use crate::classify::{ConnectionFate, FreshTry, Verdict};
 use crate::clock::{self, Deadline};
@@ -9,7 +10,7 @@ use crate::endpoint::HostId;
 use crate::error::{Classification, FailureKind, SendError};
 use crate::event::{Event, Step};
 use crate::pool::{AcquireError, Close, Fate, HostSet, Lease, Renewal, Request};
-use crate::report::{Judged, Limit, Receipt, interrupted, judge, send_error};
+use crate::report::{Judged, Limit, Met, Receipt, interrupted, judge, send_error};
 use crate::smtp::{Accepted, Mail, Refused, Session, TimeLimits, transact};
 use crate::stage::SendStage;
 use crate::stats::{DiscardReason, PoolCounts};
@@ -74,7 +75,12 @@ impl Call<'_> {
             let limit = Limit::of_sending(step, self.caller, options.send_timeout, options.final_reply_timeout);
             let Refused { failure, recipients } = refused;
             let failure = interrupted(failure, self.cancel, self.inner.pool.connector().stop());
-            let judged = judge(failure, lease.is_reused(), renewals.reauthenticated, options.ambiguity_boundary, limit);
+            let met = Met {
+                reused: lease.is_reused(),
+                in_step: lease.connection().is_in_step(),
+                reauthenticated: renewals.reauthenticated,
+            };
+            let judged = judge(failure, met, options.ambiguity_boundary, limit);
             log_failure(&judged, self.inner.pool.connector().endpoint(lease.host()));
             if let Some(why) = renewals.next(judged.verdict.fresh_try, lease.messages()) {
                 let deadline = self.capped(Deadline::after(options.acquire_timeout));
@@ -85,6 +91,9 @@ impl Call<'_> {
             let host = lease.host();
             let verdict = judged.verdict;
             let fate = fate_of(lease.connection(), &verdict);
+            if verdict.blame == Blame::Credentials {
+                self.inner.pool.lasting_refusal(&lease, &judged.to_string());
+            }
             lease.finish(fate);
             let error = send_error(judged, self.inner.pool.connector().endpoint(host).clone(), recipients)
                 .with_pool(self.inner.pool.counts());
@@ -223,8 +232,8 @@ fn fate_of(session: &Session, verdict: &Verdict) -> Fate {
     match verdict.connection {
         ConnectionFate::Discard => Fate::Discard(DiscardReason::ServerClosed, Close::Polite),
         ConnectionFate::Keep if session.is_worn_out() => Fate::Discard(DiscardReason::MaxMessages, Close::Polite),
-        ConnectionFate::Keep if session.is_in_step() => Fate::Keep { delivered: false },
-        ConnectionFate::Keep | ConnectionFate::Abort => Fate::Discard(DiscardReason::Broken, Close::Abort),
+        ConnectionFate::Keep => Fate::Keep { delivered: false },
+        ConnectionFate::Abort => Fate::Discard(DiscardReason::Broken, Close::Abort),
     }
 }
 

@@ -1,14 +1,21 @@
 //! SMTP sessions as the pool's connections: the one place where the two machines meet.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::blame::Blame;
 use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
+use crate::event::{Event, Fault};
 use crate::options::{AmbiguityBoundary, PoolOptions};
 use crate::pool::{Close, Connector, OpenError};
-use crate::report::{Judged, Limit, interrupted, judge};
+use crate::report::{Judged, Limit, Met, interrupted, judge};
 use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
+
+/// A host that has said nothing for so long is not well, whoever asked. Callers with less time to give learn nothing about it, and
+/// their hurry must not become everybody's outage.
+const LONGEST_FAIR_TIME: Duration = Duration::from_secs(1);
 
 /// Opens, looks at and closes sessions for the pool.
 #[derive(Debug)]
@@ -16,20 +23,21 @@ pub(super) struct SmtpConnector {
     hosts: Vec<SessionOpener>,
     timeouts: Timeouts,
     boundary: AmbiguityBoundary,
+    /// What an attempt to open a session must have been given for its time-out to speak against the host.
+    fair_time: Duration,
     /// Cuts every session, and every attempt to open one, when the sender's grace is over.
     stop: CancelToken,
 }
 
 impl SmtpConnector {
     pub(super) fn new(options: &PoolOptions) -> Self {
-        let timeouts = Timeouts {
-            connect: options.connect_timeout,
-            auth: options.auth_timeout,
-            unacknowledged: options.send_timeout,
-        };
+        let timeouts = Timeouts::of(options);
         let resolver = Arc::new(Resolver::system());
         let opener = |host: &crate::options::Host| SessionOpener::new(host.clone(), timeouts, Arc::clone(&resolver));
+        let hosts = u32::try_from(options.hosts.len()).unwrap_or(u32::MAX);
+        let share = options.connect_timeout.min(options.acquire_timeout / hosts);
         Self {
+            fair_time: (share / 2).min(LONGEST_FAIR_TIME),
             hosts: options.hosts.iter().map(opener).collect(),
             timeouts,
             boundary: options.ambiguity_boundary,
@@ -52,11 +60,17 @@ impl Connector for SmtpConnector {
     type Error = Judged;
 
     fn open(&self, host: HostId, _id: u64, deadline: Deadline) -> Result<Session, OpenError<Judged>> {
+        let given = deadline.remaining();
         self.hosts[host.0].open(deadline, &[&self.stop]).map_err(|failure| {
             let failure = interrupted(failure, None, &self.stop);
-            let limit = Limit::of_opening(failure.event.step(), self.timeouts);
-            let judged = judge(failure, false, false, self.boundary, limit);
-            OpenError { blame: judged.verdict.blame, error: judged }
+            let limit = match failure.event.step() {
+                _ if deadline.is_over() => Limit::TimeLeft,
+                step => Limit::of_opening(step, self.timeouts),
+            };
+            let judged = judge(failure, Met::default(), self.boundary, limit);
+            let is_timeout = matches!(judged.failure.event, Event::Transport(_, Fault::TimedOut));
+            let blame = if is_timeout && given < self.fair_time { Blame::Nobody } else { judged.verdict.blame };
+            OpenError { blame, error: judged }
         })
     }
 

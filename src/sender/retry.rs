@@ -14,7 +14,7 @@ use crate::smtp::Mail;
 use crate::stats::HostState;
 
 use super::Inner;
-use super::attempt::Call;
+use super::attempt::{Call, Retry};
 
 /// Sends one message, with as many attempts as its failures and the options allow.
 pub(super) fn run(
@@ -39,7 +39,10 @@ pub(super) fn run(
             Err(failed) => failed,
         };
         let error = failed.error.with_attempts(attempts);
-        let Some(retry) = failed.retry.filter(|_| attempts <= inner.options.max_retries) else { return Err(error) };
+        // Replies out of step on a fresh connection too are no accident of that connection: once is all.
+        let is_hopeless = |retry: &Retry| retry.fresh && fresh;
+        let retry = failed.retry.filter(|retry| attempts <= inner.options.max_retries && !is_hopeless(retry));
+        let Some(retry) = retry else { return Err(error) };
         avoid.insert(retry.host);
         fresh = retry.fresh;
         if !has_other_host(inner, &avoid) {

@@ -82,6 +82,13 @@ impl DeadlineTcp {
         Self { socket, deadline, waits: true, read_wait: KernelWait::default(), write_wait: KernelWait::default() }
     }
 
+    /// Whether the end of the stream is a RST, which has the kernel drop what it has not sent yet, instead of a FIN.
+    pub(super) fn cut_on_drop(&self, cuts: bool) {
+        if let Err(error) = SockRef::from(&*self.socket).set_linger(cuts.then_some(Duration::ZERO)) {
+            log::trace!("SO_LINGER not set: {error}");
+        }
+    }
+
     fn look(&self) -> Look {
         match peek_without_waiting(&self.socket) {
             Ok(0) => Look::Ended,
@@ -248,9 +255,7 @@ impl DeadlineStream {
 
     /// Cuts the connection: a RST instead of a FIN, so that the kernel drops what it has not sent yet.
     pub(super) fn abort(self) {
-        if let Err(error) = SockRef::from(&*self.tcp().socket).set_linger(Some(Duration::ZERO)) {
-            log::trace!("SO_LINGER not set: {error}");
-        }
+        self.tcp().cut_on_drop(true);
     }
 }
 

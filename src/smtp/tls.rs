@@ -28,8 +28,13 @@ pub(super) fn connector_for(host: &Host) -> native_tls::Result<TlsConnector> {
 
 /// Runs the handshake; the name in the certificate must be `name`.
 pub(super) fn handshake(connector: &TlsConnector, name: &str, tcp: DeadlineTcp) -> Result<DeadlineStream, Failure> {
+    // The TLS library drops the stream when it fails: that is to cut it, as everything that is out of step is cut.
+    tcp.cut_on_drop(true);
     match connector.connect(name.trim_end_matches('.'), tcp) {
-        Ok(stream) => Ok(DeadlineStream::Tls(Box::new(stream))),
+        Ok(stream) => {
+            stream.get_ref().cut_on_drop(false);
+            Ok(DeadlineStream::Tls(Box::new(stream)))
+        }
         Err(HandshakeError::Failure(error)) => Err(failure(error)),
         Err(HandshakeError::WouldBlock(_)) => {
             // The stream underneath waits until its deadline and never says "try again".

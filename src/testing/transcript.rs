@@ -22,8 +22,10 @@ pub enum Event {
     HandshakeStarted,
     /// The TLS handshake was completed.
     HandshakeFinished,
-    /// The client ended its side: FIN, `close_notify` or RST.
+    /// The client ended its side: FIN or `close_notify`.
     ClientClosed,
+    /// The client cut the connection: RST.
+    ClientReset,
     /// The server closed the connection.
     ServerClosed,
 }

@@ -63,6 +63,8 @@ pub(super) struct Link {
     abandoned: AtomicBool,
     /// Turned away at the limit: not one of the live connections.
     pub(super) refused: bool,
+    /// A look has met the client's RST: the kernel tells of it once, and the reader that comes later reads an end.
+    reset: AtomicBool,
 }
 
 struct Out {
@@ -137,6 +139,7 @@ impl Link {
             closed: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             refused,
+            reset: AtomicBool::new(false),
         }
     }
 
@@ -246,7 +249,12 @@ impl Link {
             Ok(0) => Look::Closed,
             Ok(_) => Look::Busy,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Look::Quiet,
-            Err(_) => Look::Closed,
+            Err(error) => {
+                if end_of(&error) == Event::ClientReset {
+                    self.reset.store(true, Ordering::SeqCst);
+                }
+                Look::Closed
+            }
         }
     }
 
@@ -282,10 +290,10 @@ impl Link {
     pub(super) fn receive(&self, socket: &TcpStream, plain: &mut Vec<u8>, buffer: &mut [u8]) -> Result<usize, End> {
         let before = plain.len();
         loop {
-            let read = match (&*socket).read(buffer) {
-                Ok(read) => read,
+            let (read, end) = match (&*socket).read(buffer) {
+                Ok(read) => (read, Event::ClientClosed),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => 0,
+                Err(error) => (0, end_of(&error)),
             };
             if self.wish() != Wish::None {
                 return Err(End::Gone);
@@ -319,7 +327,8 @@ impl Link {
                 return Ok(got.len());
             }
             if closed {
-                self.record(Event::ClientClosed);
+                let reset = read == 0 && self.reset.load(Ordering::SeqCst);
+                self.record(if reset { Event::ClientReset } else { end });
                 return Ok(0);
             }
         }
@@ -344,9 +353,12 @@ impl Link {
             };
             let answer = std::mem::take(&mut middle.get_mut().outgoing);
             self.write_raw(&self.out.lock(), &answer)?;
-            let read = (&*socket).read(buffer).unwrap_or(0);
+            let (read, end) = match (&*socket).read(buffer) {
+                Ok(read) => (read, Event::ClientClosed),
+                Err(error) => (0, end_of(&error)),
+            };
             if read == 0 || self.wish() != Wish::None {
-                self.record(Event::ClientClosed);
+                self.record(end);
                 return Err(End::Gone);
             }
             middle.get_mut().feed(&buffer[..read]);
@@ -380,5 +392,13 @@ impl Link {
             }
         }
         Ok(())
+    }
+}
+
+/// How the client ended, by the error of a read.
+fn end_of(error: &io::Error) -> Event {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => Event::ClientReset,
+        _ => Event::ClientClosed,
     }
 }
