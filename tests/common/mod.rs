@@ -27,6 +27,12 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Lets time pass: the pace of a load. Nothing is ever synchronised by it.
+#[expect(clippy::disallowed_methods, reason = "a load that does not pause measures nothing but the processor")]
+pub fn pace(pause: Duration) {
+    thread::sleep(pause);
+}
+
 /// Waits until `condition` holds; fails when it does not for too long.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = now();
@@ -84,6 +90,15 @@ pub fn sender(host: Host) -> SmtpSenderBuilder {
         .send_timeout(PATIENCE)
         .final_reply_timeout(PATIENCE)
 }
+
+/// Whether nobody waits, and nothing is lent or being opened.
+pub fn is_at_rest(sender: &SmtpSender) -> bool {
+    let counts = sender.status().counts;
+    counts.leased + counts.connecting + counts.waiting == 0 && counts.total == counts.idle
+}
+
+/// Longer than any test: a host that fails stays out.
+pub const HOUR: Duration = Duration::from_secs(3600);
 
 pub const FROM: &str = "sender@example.com";
 
