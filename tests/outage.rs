@@ -6,7 +6,7 @@ mod common;
 #[path = "common/doors.rs"]
 mod doors;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -203,19 +203,18 @@ fn after_its_return_one_probe_goes_first_and_sends_succeed_within_one_cooldown()
     let server = TestServer::builder().script(Script::new().on(Stage::Connect, [Action::Reset])).start();
     let sender = sender(plain(&server))
         .max_size(8)
-        .acquire_timeout(ms(20))
         .reconnect_cooldown(pause)
         .max_reconnect_cooldown(pause)
         .build()
         .unwrap();
-    let is_over = AtomicBool::new(false);
     let sent = AtomicUsize::new(0);
     thread::scope(|scope| {
+        let over = Flag::default();
         for thread in 0..THREADS {
-            let (sender, is_over, sent) = (&sender, &is_over, &sent);
+            let (sender, is_over, sent) = (&sender, over.reader(), &sent);
             scope.spawn(move || {
                 let mut number = 0;
-                while !is_over.load(Ordering::SeqCst) {
+                while !is_over() {
                     number += 1;
                     let result = send(sender, &format!("{thread}.{number}@return"));
                     sent.fetch_add(usize::from(result.is_ok()), Ordering::SeqCst);
@@ -223,9 +222,15 @@ fn after_its_return_one_probe_goes_first_and_sends_succeed_within_one_cooldown()
                 }
             });
         }
-        // Down, and down again: the second refusal is a probe's, and its cooldown begins now.
+        let cools = || {
+            let status = sender.status();
+            matches!(status.hosts[0].state, HostState::CoolingDown { .. }) && status.counts.connecting == 0
+        };
+        eventually("all who came first have failed", cools);
+        // Down, and down again: the next one is a probe, and its cooldown begins.
         let begun = server.connections_accepted();
-        assert!(server.wait_for(|seen| seen.connections_accepted() > begun + 8, PATIENCE));
+        assert!(server.wait_for(|seen| seen.connections_accepted() > begun, PATIENCE));
+        eventually("the probe has failed", cools);
         let failed = server.connections_accepted();
         // The host is back; the greeting waits for us.
         server.set_script(Script::new().on(Stage::Connect, [Action::barrier("greet"), Action::Default]));
@@ -244,12 +249,31 @@ fn after_its_return_one_probe_goes_first_and_sends_succeed_within_one_cooldown()
         server.release("greet");
         assert!(server.wait_for(|seen| seen.messages() > 0, PATIENCE));
         eventually("everybody sends", || sent.load(Ordering::SeqCst) > THREADS);
-        is_over.store(true, Ordering::SeqCst);
     });
     assert_eq!(sender.status().hosts[0].state, HostState::Available);
     assert_eq!(sender.status().hosts[0].consecutive_failures, 0);
     assert_eq!(server.messages().len(), sent.load(Ordering::SeqCst));
     assert!(server.peak_connections() <= 8);
+}
+
+/// Callers in a hurry learn little about a host that does not answer; all of them together must not become a storm.
+#[test]
+fn a_silent_host_is_not_stormed_by_callers_in_a_hurry() {
+    let (pause, time) = (ms(400), ms(2500));
+    let server = TestServer::builder().script(Script::new().on(Stage::Connect, [Action::Silence])).start();
+    let sender = sender(plain(&server))
+        .max_size(8)
+        .acquire_timeout(ms(200))
+        .reconnect_cooldown(pause)
+        .max_reconnect_cooldown(pause)
+        .build()
+        .unwrap();
+    let told = call_in_a_loop(&sender, ms(200), ms(10), time);
+    let tried = server.connections_accepted();
+    let allowed = 8 + probes_within(time + ms(200), pause, pause, 1.0);
+    eprintln!("{} calls, {tried} connections tried, {allowed} allowed", told.calls);
+    assert_eq!(told.without_hint, 0, "{:?}", told.other);
+    assert!(tried <= allowed, "{tried} tries, the cooldown allows {allowed}");
 }
 
 #[test]

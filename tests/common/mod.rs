@@ -97,6 +97,23 @@ pub fn is_at_rest(sender: &SmtpSender) -> bool {
     counts.leased + counts.connecting + counts.waiting == 0 && counts.total == counts.idle
 }
 
+/// Set when it goes out of scope, by a panic too, so that threads that run until then do not run for ever.
+#[derive(Default)]
+pub struct Flag(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl Flag {
+    pub fn reader(&self) -> impl Fn() -> bool + Send + Clone + use<> {
+        let flag = std::sync::Arc::clone(&self.0);
+        move || flag.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+impl Drop for Flag {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
 /// Longer than any test: a host that fails stays out.
 pub const HOUR: Duration = Duration::from_secs(3600);
 

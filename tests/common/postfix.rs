@@ -262,7 +262,7 @@ fn is_alive(process: u32) -> bool {
 
 /// A port that nobody listens on, below those that the kernel gives to outgoing connections: a server that is restarted must find it
 /// free again.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
