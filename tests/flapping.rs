@@ -51,7 +51,7 @@ fn no_acknowledged_message_is_lost_none_arrives_twice_and_every_error_is_true() 
                         results.push((id, sender.send_raw(&envelope(1), &content)));
                         longest = longest.max(now() - last);
                         last = now();
-                        pace(ms(1));
+                        pace(ms(10));
                     }
                     (results, longest)
                 })
