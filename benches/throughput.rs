@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use lettre::address::Envelope;
 use smtp_pool::testing::TestServer;
 use smtp_pool::{Host, SmtpSender};
+#[cfg(target_os = "linux")]
 use socket2::SockRef;
 
 const FROM: &str = "from@example.com";

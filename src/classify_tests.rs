@@ -57,27 +57,26 @@ fn stages_of(step: Step) -> &'static [SendStage] {
 
 /// Kind of a refusal, from the specification.
 fn kind_of_reply(step: Step, code: u16, reused: bool, reauthenticated: bool) -> FailureKind {
-    use FailureKind as K;
-    let by_class = if code < 500 { K::RetryableTemporaryFailure } else { K::PermanentFailure };
+    let by_class = if code < 500 { RetryableTemporaryFailure } else { PermanentFailure };
     match step {
         // A session that did not come about says nothing about the message (case a, j, P28), but for what will not change by
         // itself: credentials (P25), TLS required and refused, no ESMTP (F017).
-        Step::Greeting | Step::Resolve | Step::Connect | Step::TlsHandshake => K::HostUnavailable,
-        Step::Ehlo | Step::StartTls | Step::Auth if code >= 500 => K::PermanentFailure,
-        Step::Ehlo => K::HostUnavailable,
+        Step::Greeting | Step::Resolve | Step::Connect | Step::TlsHandshake => HostUnavailable,
+        Step::Ehlo | Step::StartTls | Step::Auth if code >= 500 => PermanentFailure,
+        Step::Ehlo => HostUnavailable,
         // Case j leaves the choice for 421; F025 settles it for AUTH.
-        Step::StartTls | Step::Auth if code == 221 => K::HostUnavailable,
-        Step::Auth if code == 421 => K::HostUnavailable,
-        Step::StartTls | Step::Auth => K::RetryableTemporaryFailure,
+        Step::StartTls | Step::Auth if code == 221 => HostUnavailable,
+        Step::Auth if code == 421 => HostUnavailable,
+        Step::StartTls | Step::Auth => RetryableTemporaryFailure,
         // Case g: decisive whatever it is; case j: 421 too. 221 is no answer.
-        Step::EndOfData if code == 221 => K::UnknownAfterData,
+        Step::EndOfData if code == 221 => UnknownAfterData,
         Step::EndOfData => by_class,
         // F040, F075, P10.
-        Step::Rset | Step::Noop => K::RetryableBeforeSend,
-        Step::Content if code == 421 => K::RetryableTemporaryFailure,
-        _ if code == 221 => K::RetryableBeforeSend,
-        _ if code == 421 && reused => K::RetryableBeforeSend,
-        Step::Mail if code == 530 && !reauthenticated => K::RetryableBeforeSend,
+        Step::Rset | Step::Noop => RetryableBeforeSend,
+        Step::Content if code == 421 => RetryableTemporaryFailure,
+        _ if code == 221 => RetryableBeforeSend,
+        _ if code == 421 && reused => RetryableBeforeSend,
+        Step::Mail if code == 530 && !reauthenticated => RetryableBeforeSend,
         _ => by_class,
     }
 }
@@ -130,7 +129,7 @@ fn what_may_have_been_delivered_is_never_retried() {
     each(|event, stage, _, _, boundary, verdict| {
         let Classification { kind, retry_allowed, stage: told, .. } = verdict.classification;
         assert_eq!(told, stage);
-        if kind == FailureKind::UnknownAfterData {
+        if kind == UnknownAfterData {
             assert!(!retry_allowed && verdict.fresh_try == FreshTry::No, "{event:?} at {stage:?}");
             assert_eq!(verdict.connection, Abort, "{event:?} at {stage:?}");
             assert_eq!(verdict.blame, Blame::Nobody, "P30: {event:?} at {stage:?}");
@@ -142,7 +141,7 @@ fn what_may_have_been_delivered_is_never_retried() {
             let is_final = matches!(event, Event::Reply(Step::EndOfData, _));
             assert!(stage >= first || is_final, "{event:?} at {stage:?} under {boundary:?}");
         }
-        if kind == FailureKind::PermanentFailure {
+        if kind == PermanentFailure {
             assert!(!retry_allowed, "{event:?} at {stage:?}");
         }
     });
@@ -159,9 +158,9 @@ fn after_the_commit_point_only_a_refusal_decides() {
             for code in 200..600 {
                 let told = judge(&Event::Reply(Step::EndOfData, code));
                 let (kind, retry) = match code {
-                    400..500 => (FailureKind::RetryableTemporaryFailure, true),
-                    500.. => (FailureKind::PermanentFailure, false),
-                    _ => (FailureKind::UnknownAfterData, false),
+                    400..500 => (RetryableTemporaryFailure, true),
+                    500.. => (PermanentFailure, false),
+                    _ => (UnknownAfterData, false),
                 };
                 assert_eq!((told.kind, told.retry_allowed), (kind, retry), "{code}");
             }
@@ -171,7 +170,7 @@ fn after_the_commit_point_only_a_refusal_decides() {
                 .chain(DESYNCS.map(|desync| Event::OutOfStep(Step::EndOfData, desync)))
             {
                 let told = judge(&event);
-                assert_eq!((told.kind, told.retry_allowed), (FailureKind::UnknownAfterData, false), "{event:?}");
+                assert_eq!((told.kind, told.retry_allowed), (UnknownAfterData, false), "{event:?}");
             }
         }
     }
@@ -193,7 +192,7 @@ fn every_reply_is_judged_as_the_specification_says() {
                     let expected = kind_of_reply(step, code, reused, reauthenticated);
                     let told = verdict.classification;
                     assert_eq!(told.kind, expected, "{code} to {step:?} at {stage:?}, reused {reused}");
-                    let safe = !matches!(expected, FailureKind::PermanentFailure | FailureKind::UnknownAfterData);
+                    let safe = !matches!(expected, PermanentFailure | UnknownAfterData);
                     assert_eq!(told.retry_allowed, safe, "{code} to {step:?}");
                     // A closing server is left; a refusal in the envelope or after the dot leaves the connection usable.
                     let is_closing = matches!(code, 221 | 421);
@@ -219,7 +218,6 @@ fn every_reply_is_judged_as_the_specification_says() {
 
 #[test]
 fn every_fault_and_desync_is_judged_as_the_specification_says() {
-    use FailureKind as K;
     for step in STEPS {
         let is_opening = matches!(stages_of(step), [SendStage::BeforeConnect | SendStage::Connected]);
         for &stage in stages_of(step) {
@@ -229,11 +227,11 @@ fn every_fault_and_desync_is_judged_as_the_specification_says() {
                     let verdict = judged(&event, stage, reused, false, AmbiguityBoundary::LastByte);
                     let told = verdict.classification;
                     let expected = match fault {
-                        _ if stage == SendStage::DataCompleted => K::UnknownAfterData,
-                        _ if !is_opening => K::RetryableBeforeSend,
-                        Fault::Certificate => K::PermanentFailure,
-                        Fault::LocalShortage => K::RetryableBeforeSend,
-                        _ => K::HostUnavailable,
+                        _ if stage == SendStage::DataCompleted => UnknownAfterData,
+                        _ if !is_opening => RetryableBeforeSend,
+                        Fault::Certificate => PermanentFailure,
+                        Fault::LocalShortage => RetryableBeforeSend,
+                        _ => HostUnavailable,
                     };
                     assert_eq!(told.kind, expected, "{fault:?} in {step:?}");
                     assert!(told.discard_connection, "{fault:?} in {step:?}");
@@ -253,15 +251,15 @@ fn every_fault_and_desync_is_judged_as_the_specification_says() {
                     let verdict = judged(&event, stage, reused, false, AmbiguityBoundary::LastByte);
                     let told = verdict.classification;
                     let expected = match desync {
-                        _ if stage == SendStage::DataCompleted => K::UnknownAfterData,
+                        _ if stage == SendStage::DataCompleted => UnknownAfterData,
                         // F026; elsewhere CC before a session stands is HU (F007).
-                        Desync::EndlessChallenges if step == Step::Auth => K::ConnectionCorrupted,
-                        _ if is_opening => K::HostUnavailable,
-                        _ => K::ConnectionCorrupted,
+                        Desync::EndlessChallenges if step == Step::Auth => ConnectionCorrupted,
+                        _ if is_opening => HostUnavailable,
+                        _ => ConnectionCorrupted,
                     };
                     assert_eq!(told.kind, expected, "{desync:?} in {step:?}");
                     assert_eq!(verdict.connection, Abort, "{desync:?} in {step:?}");
-                    if expected == K::ConnectionCorrupted && !is_opening {
+                    if expected == ConnectionCorrupted && !is_opening {
                         // y1: at most on a connection of its own.
                         assert!(
                             told.retry_allowed && verdict.fresh_try == FreshTry::FreshOnly,

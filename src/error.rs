@@ -93,10 +93,8 @@ pub struct Classification {
 /// `Display` fits two lines and shows this level only: what happened, at which stage, on which host, which limit was hit, the pool's
 /// counts. The cause, where there is one, is in [`source`](StdError::source). Neither holds a credential, an address or content of ours;
 /// the server's own text may repeat an address.
-#[derive(Debug)]
 pub struct SendError(Box<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     classification: Classification,
     what: String,
@@ -243,6 +241,24 @@ impl fmt::Display for SendError {
             write!(f, "; {pool}")?;
         }
         f.write_str(")")
+    }
+}
+
+impl fmt::Debug for SendError {
+    /// Everything but the recipients' addresses, which have no business in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { classification, what, attempts, endpoint, reply, recipients, retry_after, pool, source } = &*self.0;
+        f.debug_struct("SendError")
+            .field("classification", classification)
+            .field("what", what)
+            .field("attempts", attempts)
+            .field("endpoint", endpoint)
+            .field("reply", reply)
+            .field("recipients", &recipients.len())
+            .field("retry_after", retry_after)
+            .field("pool", pool)
+            .field("source", source)
+            .finish()
     }
 }
 

@@ -118,7 +118,7 @@ pub use crate::options::{
 pub use crate::recipient::{RecipientOutcome, RecipientStatus};
 pub use crate::reply::{EnhancedCode, Reply};
 pub use crate::report::Receipt;
-pub use crate::sender::{SmtpSender, SmtpSenderBuilder};
+pub use crate::sender::{HostReport, Lease, SmtpSender, SmtpSenderBuilder};
 pub use crate::stage::SendStage;
 pub use crate::stats::{DiscardCounts, DiscardReason, HostState, HostStatus, PoolCounts, PoolStatus};
 

@@ -71,11 +71,7 @@ impl SmtpConnectionManager {
     /// [`OptionsError`] if an option cannot be used, or if there is more than one host.
     pub fn from_options(options: PoolOptions) -> Result<Self, OptionsError> {
         validate(&options)?;
-        let timeouts = Timeouts {
-            connect: options.connect_timeout,
-            auth: options.auth_timeout,
-            unacknowledged: options.send_timeout,
-        };
+        let timeouts = Timeouts::of(&options);
         let send = SendTimeouts {
             send: options.send_timeout,
             final_reply: options.final_reply_timeout,

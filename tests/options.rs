@@ -74,9 +74,9 @@ fn the_defaults_are_those_of_the_manual() {
     assert!(good().build().is_ok());
 }
 
-type Duration2Builder = fn(SmtpSenderBuilder, Duration) -> SmtpSenderBuilder;
+type Setter = fn(SmtpSenderBuilder, Duration) -> SmtpSenderBuilder;
 
-const DURATIONS: [(&str, Duration2Builder); 11] = [
+const DURATIONS: [(&str, Setter); 11] = [
     ("acquire_timeout", SmtpSenderBuilder::acquire_timeout),
     ("connect_timeout", SmtpSenderBuilder::connect_timeout),
     ("auth_timeout", SmtpSenderBuilder::auth_timeout),
@@ -101,9 +101,8 @@ fn no_duration_is_zero() {
 
 #[test]
 fn no_duration_overflows() {
-    for (option, set) in
-        DURATIONS.into_iter().chain([("refill_delay", SmtpSenderBuilder::refill_delay as Duration2Builder)])
-    {
+    let refill_delay: Setter = SmtpSenderBuilder::refill_delay;
+    for (option, set) in DURATIONS.into_iter().chain([("refill_delay", refill_delay)]) {
         for endless in [
             Duration::MAX,
             Duration::from_secs(u64::MAX),

@@ -107,7 +107,7 @@ fn no_noop_ever_and_quit_at_the_end() {
         for thread in 0..3 {
             let sender = &sender;
             scope.spawn(move || {
-                (0..20).for_each(|number| drop(send(sender, &format!("{thread}-{number}@quit")).unwrap()))
+                (0..20).for_each(|number| drop(send(sender, &format!("{thread}-{number}@quit")).unwrap()));
             });
         }
     });

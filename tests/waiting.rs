@@ -39,82 +39,88 @@ fn sixty_four_threads_share_two_connections() {
 
 #[test]
 fn a_pool_that_stays_exhausted_says_so_in_time() {
-    // Both connections hang behind the dot until the test is done with the rest.
-    let server = TestServer::builder()
-        .script(Script::new().on(Stage::EndOfData, [Action::barrier("hold"), Action::Default]))
-        .start();
-    let timeout = ms(300);
-    let sender = sender(plain(&server)).max_size(2).acquire_timeout(timeout).build().unwrap();
-    thread::scope(|scope| {
-        let callers: Vec<_> = (0..THREADS)
-            .map(|number| {
-                let sender = &sender;
-                scope.spawn(move || {
-                    let start = now();
-                    let result = send(sender, &format!("{number}@exhausted"));
-                    (result, now() - start)
+    thrice(|| {
+        // Both connections hang behind the dot until the test is done with the rest.
+        let server = TestServer::builder()
+            .script(Script::new().on(Stage::EndOfData, [Action::barrier("hold"), Action::Default]))
+            .start();
+        let timeout = ms(300);
+        let sender = sender(plain(&server)).max_size(2).acquire_timeout(timeout).build().unwrap();
+        thread::scope(|scope| {
+            let callers: Vec<_> = (0..THREADS)
+                .map(|number| {
+                    let sender = &sender;
+                    scope.spawn(move || {
+                        let start = now();
+                        let result = send(sender, &format!("{number}@exhausted"));
+                        (result, now() - start)
+                    })
                 })
-            })
-            .collect();
-        eventually("all but two have given up", || {
-            callers.iter().filter(|caller| caller.is_finished()).count() >= THREADS - 2
-        });
-        assert_eq!(sender.status().counts.waiting, 0, "nobody is left in the queue");
-        server.release("hold");
-        let mut sent = 0;
-        for caller in callers {
-            let (result, took) = caller.join().unwrap();
-            let Err(error) = result else {
-                sent += 1;
-                continue;
-            };
-            assert_eq!(
-                (error.kind(), error.stage()),
-                (FailureKind::PoolExhausted, SendStage::BeforeConnect),
-                "{error}"
-            );
-            assert!(took >= timeout && took <= timeout + SLACK, "gave up after {took:?}");
-            assert!(error.is_retry_safe(), "nothing was sent");
-            let text = error.to_string();
-            for word in ["acquire_timeout", "max_size=2", "total=2", "idle=", "leased=2", "connecting=0", "waiting="] {
-                assert!(text.contains(word), "{word:?} is missing in {text:?}");
+                .collect();
+            eventually("all but two have given up", || {
+                callers.iter().filter(|caller| caller.is_finished()).count() >= THREADS - 2
+            });
+            assert_eq!(sender.status().counts.waiting, 0, "nobody is left in the queue");
+            server.release("hold");
+            let mut sent = 0;
+            for caller in callers {
+                let (result, took) = caller.join().unwrap();
+                let Err(error) = result else {
+                    sent += 1;
+                    continue;
+                };
+                assert_eq!(
+                    (error.kind(), error.stage()),
+                    (FailureKind::PoolExhausted, SendStage::BeforeConnect),
+                    "{error}"
+                );
+                assert!(took >= timeout && took <= timeout + SLACK, "gave up after {took:?}");
+                assert!(error.is_retry_safe(), "nothing was sent");
+                let text = error.to_string();
+                for word in
+                    ["acquire_timeout", "max_size=2", "total=2", "idle=", "leased=2", "connecting=0", "waiting="]
+                {
+                    assert!(text.contains(word), "{word:?} is missing in {text:?}");
+                }
+                let counts = error.pool().unwrap();
+                assert_eq!((counts.max_size, counts.total, counts.leased), (2, 2, 2), "{counts}");
             }
-            let counts = error.pool().unwrap();
-            assert_eq!((counts.max_size, counts.total, counts.leased), (2, 2, 2), "{counts}");
-        }
-        assert_eq!(sent, 2);
+            assert_eq!(sent, 2);
+        });
+        assert_eq!(sender.status().exhausted, THREADS as u64 - 2);
+        assert!(server.peak_connections() <= 2);
+        assert_eq!(server.messages().len(), 2);
     });
-    assert_eq!(sender.status().exhausted, THREADS as u64 - 2);
-    assert!(server.peak_connections() <= 2);
-    assert_eq!(server.messages().len(), 2);
 }
 
 #[test]
 fn the_callers_deadline_bounds_the_queue_too() {
-    let server = TestServer::builder()
-        .script(Script::new().once(Stage::EndOfData, [Action::barrier("hold"), Action::Default]))
-        .start();
-    let sender = sender(plain(&server)).max_size(1).build().unwrap();
-    thread::scope(|scope| {
-        let holder = scope.spawn(|| send(&sender, "holder@queue"));
-        server.wait_until_reached("hold");
-        let start = now();
-        let budget = ms(200);
-        let error = send_to(&sender, "late@queue", 1, &SendOptions::new().deadline(start + budget)).unwrap_err();
-        let took = now() - start;
-        assert_eq!(error.kind(), FailureKind::PoolExhausted, "{error}");
-        assert!(took >= budget && took <= budget + SLACK, "{took:?}");
-        assert!(error.to_string().contains("deadline"), "the limit that was hit is named: {error}");
-        // One that has passed already waits for nothing.
-        let start = now();
-        let error = send_to(&sender, "past@queue", 1, &SendOptions::new().deadline(start)).unwrap_err();
-        assert!(now() - start <= SLACK, "{error}");
-        server.release("hold");
-        holder.join().unwrap().unwrap();
+    thrice(|| {
+        let server = TestServer::builder()
+            .script(Script::new().once(Stage::EndOfData, [Action::barrier("hold"), Action::Default]))
+            .start();
+        let sender = sender(plain(&server)).max_size(1).build().unwrap();
+        thread::scope(|scope| {
+            let holder = scope.spawn(|| send(&sender, "holder@queue"));
+            server.wait_until_reached("hold");
+            let start = now();
+            let budget = ms(200);
+            let error = send_to(&sender, "late@queue", 1, &SendOptions::new().deadline(start + budget)).unwrap_err();
+            let took = now() - start;
+            assert_eq!(error.kind(), FailureKind::PoolExhausted, "{error}");
+            assert!(took >= budget && took <= budget + SLACK, "{took:?}");
+            assert!(error.to_string().contains("deadline"), "the limit that was hit is named: {error}");
+            // One that has passed already waits for nothing.
+            let start = now();
+            let error = send_to(&sender, "past@queue", 1, &SendOptions::new().deadline(start)).unwrap_err();
+            assert!(now() - start <= SLACK, "{error}");
+            server.release("hold");
+            holder.join().unwrap().unwrap();
+        });
+        assert_eq!((server.accepted("late@queue"), server.accepted("past@queue")), (0, 0));
+        // The waiter that left is not given anything.
+        assert_eq!(send(&sender, "next@queue").unwrap().connection_id(), 1);
     });
-    assert_eq!((server.accepted("late@queue"), server.accepted("past@queue")), (0, 0));
-    // The waiter that left is not given anything.
-    assert_eq!(send(&sender, "next@queue").unwrap().connection_id(), 1);
 }
 
 /// Callers enqueue one by one while every connection is held; then they are let go, and the order of messages is compared.

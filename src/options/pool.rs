@@ -140,7 +140,8 @@ pub struct PoolOptions {
 
     /// Further attempts after the first, for failures that are classified as retry-safe. Default: 1.
     ///
-    /// 0 leaves every retry to the caller. A message whose fate is unknown is never sent again, whatever this says.
+    /// 0 leaves every retry to the caller. A message whose fate is unknown is never sent again, whatever this says. A call that
+    /// found no host to connect to is not repeated either: one attempt asks all of them, and those that failed are cooling down.
     pub max_retries: u32,
 
     /// Base of the pause before a retry on the *same* host; another eligible host is tried at once. Default: 2 s.

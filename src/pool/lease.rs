@@ -68,6 +68,11 @@ impl<C: Connector> Lease<C> {
         self.seat.record.messages
     }
 
+    /// One more message was delivered, and the lease goes on.
+    pub(crate) const fn note_delivered(&mut self) {
+        self.seat.record.messages = self.seat.record.messages.saturating_add(1);
+    }
+
     /// Ends the lease. A connection that is to be kept but is not in step is discarded all the same.
     pub(crate) fn finish(mut self, fate: Fate) {
         let Some(connection) = self.connection.take() else { return };

@@ -32,11 +32,7 @@ pub(super) struct SmtpConnector {
 
 impl SmtpConnector {
     pub(super) fn new(options: &PoolOptions) -> Self {
-        let timeouts = Timeouts {
-            connect: options.connect_timeout,
-            auth: options.auth_timeout,
-            unacknowledged: options.send_timeout,
-        };
+        let timeouts = Timeouts::of(options);
         let resolver = Arc::new(Resolver::system());
         let opener = |host: &crate::options::Host| SessionOpener::new(host.clone(), timeouts, Arc::clone(&resolver));
         let hosts = u32::try_from(options.hosts.len()).unwrap_or(u32::MAX);

@@ -1,8 +1,11 @@
 //! The sender: one call from a message to a receipt.
 
+mod acquisition;
 mod attempt;
 mod builder;
+mod care;
 mod connector;
+mod lease;
 mod pause;
 mod retry;
 mod transport;
@@ -21,7 +24,9 @@ use crate::report::Receipt;
 use crate::stats::PoolStatus;
 
 pub use self::builder::SmtpSenderBuilder;
+pub use self::care::HostReport;
 use self::connector::SmtpConnector;
+pub use self::lease::Lease;
 use self::pause::Pause;
 
 /// Sends mail over a bounded pool of SMTP connections, from ordinary threads.
@@ -59,7 +64,7 @@ struct Inner {
     options: PoolOptions,
     pool: Pool<SmtpConnector>,
     /// Where a retry waits for its turn.
-    pause: Pause,
+    pause: Arc<Pause>,
 }
 
 impl SmtpSender {
@@ -68,7 +73,8 @@ impl SmtpSender {
         SmtpSenderBuilder::new()
     }
 
-    /// A sender with these options. Does no I/O: the first connection is opened by the first send.
+    /// A sender with these options. Does no I/O in the caller's thread: the first connection is opened by the first send, or by the
+    /// pool's own thread when `min_idle` asks for some.
     ///
     /// # Errors
     ///
@@ -85,7 +91,7 @@ impl SmtpSender {
         let hosts = hosts.collect();
         let pool = Pool::new(connector, hosts, limits_of(&options), fastrand::u64(..))
             .map_err(|error| OptionsError::new("maintenance thread", error.to_string(), "it must be able to start"))?;
-        Ok(Self { inner: Arc::new(Inner { options, pool, pause: Pause::default() }) })
+        Ok(Self { inner: Arc::new(Inner { options, pool, pause: Arc::default() }) })
     }
 
     /// Sends a message to the recipients of its envelope, all of them or none.

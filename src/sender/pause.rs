@@ -1,5 +1,8 @@
-//! A wait that ends early when the sender does.
+//! A wait that ends early when the sender does, or when its caller cancels.
 
+use std::sync::Arc;
+
+use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::sync::{Condvar, Mutex};
 
@@ -11,11 +14,23 @@ pub(super) struct Pause {
 }
 
 impl Pause {
-    /// Waits until `deadline`, or until the sender ends.
-    pub(super) fn until(&self, deadline: Deadline) {
+    /// Waits until `deadline`, or until the sender ends, or until `cancel` is cancelled.
+    pub(super) fn until(self: &Arc<Self>, deadline: Deadline, cancel: Option<&CancelToken>) {
+        let is_cancelled = || cancel.is_some_and(CancelToken::is_cancelled);
+        let _registration = cancel.map(|token| {
+            let pause = Arc::clone(self);
+            token.on_cancel(move || pause.wake())
+        });
         let mut ended = self.ended.lock();
-        // The flag is set under this lock before everyone is woken, so a waiter either sees it or is woken after it.
-        while !*ended && !self.changed.wait_until(&mut ended, deadline.instant()).timed_out() {}
+        // Both flags are looked at under this lock, and whoever sets one takes it before waking: a waiter either sees the flag or
+        // sleeps already when it is woken.
+        while !*ended && !is_cancelled() && !self.changed.wait_until(&mut ended, deadline.instant()).timed_out() {}
+    }
+
+    /// Lets everyone look again.
+    fn wake(&self) {
+        drop(self.ended.lock());
+        self.changed.notify_all();
     }
 
     /// Wakes everyone, for good.

@@ -14,7 +14,8 @@ use crate::smtp::Mail;
 use crate::stats::HostState;
 
 use super::Inner;
-use super::attempt::{Call, Retry};
+use super::acquisition::{Acquisition, Retry};
+use super::attempt::Call;
 
 /// Sends one message, with as many attempts as its failures and the options allow.
 pub(super) fn run(
@@ -27,7 +28,7 @@ pub(super) fn run(
     let caller = options.deadline.map(Deadline::on);
     let mail = Mail { envelope, content, policy: options.recipients };
     let cancel = options.cancel.as_ref();
-    let call = Call { inner, mail, started, caller, cancel };
+    let call = Call { acquisition: Acquisition { inner, started, caller, cancel }, mail };
 
     let mut avoid = HostSet::default();
     let mut fresh = false;
@@ -50,7 +51,7 @@ pub(super) fn run(
             if caller.is_some_and(|caller| caller <= turn) {
                 return Err(error);
             }
-            inner.pause.until(turn);
+            inner.pause.until(turn, cancel);
         }
     }
 }

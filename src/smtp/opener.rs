@@ -10,7 +10,7 @@ use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::Endpoint;
 use crate::event::{Desync, Event, Fault, Policy, Step};
-use crate::options::{Host, Security};
+use crate::options::{Host, PoolOptions, Security};
 use crate::reply::Reply;
 use crate::stage::SendStage;
 
@@ -33,6 +33,15 @@ pub(crate) struct Timeouts {
     pub(crate) auth: Duration,
     /// How long sent bytes may stay unacknowledged on an open connection.
     pub(crate) unacknowledged: Duration,
+}
+
+impl Timeouts {
+    /// Those of `options`. The kernel's patience with what is sent and not acknowledged must not end before ours does: a server that
+    /// takes the end of a message late, its window closed meanwhile, has `final_reply_timeout` to answer it.
+    pub(crate) fn of(options: &PoolOptions) -> Self {
+        let PoolOptions { connect_timeout, auth_timeout, send_timeout, final_reply_timeout, .. } = *options;
+        Self { connect: connect_timeout, auth: auth_timeout, unacknowledged: send_timeout.max(final_reply_timeout) }
+    }
 }
 
 /// Opens sessions to one host.
@@ -84,8 +93,12 @@ impl SessionOpener {
         let Host { name, port, local_address, .. } = &self.host;
         let name = name.trim_end_matches('.');
         let addresses = self.resolver.resolve(name, *port, deadline, cancel).map_err(resolve_failure)?;
-        connect(&addresses, *local_address, self.timeouts.unacknowledged, deadline, cancel)
-            .map_err(|error| Failure::transport(Step::Connect, error, SendStage::BeforeConnect))
+        connect(&addresses, *local_address, self.timeouts.unacknowledged, deadline, cancel).map_err(|error| {
+            // Only what stood can be reset: a server that did not want us was faster than our look at the new connection.
+            let stood = error.kind() == std::io::ErrorKind::ConnectionReset;
+            let stage = if stood { SendStage::Connected } else { SendStage::BeforeConnect };
+            Failure::transport(Step::Connect, error, stage)
+        })
     }
 
     fn tls(&self) -> Result<&TlsConnector, Failure> {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use smtp_pool::testing::{Action, Script, Stage};
 
-use super::harness::{CC, No, Nobody, Once, PF, RB, RT, Row, S4, Timer, X, XU, Yes, contains, require, say};
+use super::harness::{
+    CC, No, Nobody, Once, PF, PLAIN, RB, RT, Row, S4, TLS, Timer, X, XU, Yes, contains, require, say,
+};
 
 /// More than the sockets of both ends hold together, so that the client cannot reach the last byte while the server does not read.
 const LARGE: usize = 8 << 20;
@@ -12,7 +14,9 @@ const LARGE: usize = 8 << 20;
 // F079, a body source that fails or panics, cannot be written: content is a slice (`send_raw(&Envelope, &[u8])`).
 // F101–F110, BDAT, wait for CHUNKING in the client.
 pub(crate) fn rows() -> Vec<Row> {
-    let row = |id, what| Row::new(id, what).bytes(LARGE).server(|server| server.socket_buffers(64 << 10));
+    // Behind DATA's 354 PIPELINING makes no difference.
+    let row =
+        |id, what| Row::new(id, what).ways(&[PLAIN, TLS]).bytes(LARGE).server(|server| server.socket_buffers(64 << 10));
     let at = |bytes: usize, actions: Vec<Action>| Script::new().once(Stage::Body, actions).after_bytes(bytes);
     vec![
         row("F072", "354 then FIN before the body is read")
@@ -52,16 +56,17 @@ pub(crate) fn rows() -> Vec<Row> {
         row("F077", "server stops reading mid-body")
             .script(at(100_000, vec![Action::barrier("stopped")]))
             .held_at("stopped")
-            .is_not_repeated()
+            .not_repeated()
             .timer(Timer::Send)
             .check(no_dot)
             .fails(RB, S4, Yes, X, Nobody),
         // The gate closes when a tenth of the caller's time is left.
         Row::new("F078", "commit gate: the deadline is nearly spent before the dot")
+            .ways(&[PLAIN, TLS])
             .reused()
             .once(Stage::Data, [Action::DelayFor(Duration::from_millis(940)), Action::Default])
             .deadline(Duration::from_millis(1000))
-            .is_not_repeated()
+            .not_repeated()
             .check(no_dot)
             .fails(RB, S4, Yes, X, Nobody),
     ]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use smtp_pool::testing::{Action, Stage};
 
 use super::harness::{
-    D, DQ, K, KR, No, Nobody, PF, RT, Row, S5, Seen, Timer, UD, X, XU, Yes, chain, contains, id, require, say,
+    D, DQ, K, KR, No, Nobody, PF, PLAIN, RT, Row, S5, Seen, TLS, Timer, UD, X, XU, Yes, chain, contains, id, require,
+    say,
 };
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -43,10 +44,12 @@ fn undecided() -> Vec<Row> {
             .fails(UD, S5, No, XU, Nobody),
         Row::new("F083", "dot then silence")
             .once(Stage::EndOfData, [Action::Accept, Action::Silence])
+            .ways(&[PLAIN, TLS])
             .timer(Timer::FinalReply)
             .fails(UD, S5, No, X, Nobody),
         Row::new("F083", "dot then silence, the caller's deadline")
             .once(Stage::EndOfData, [Action::Accept, Action::Silence])
+            .ways(&[PLAIN, TLS])
             .deadline(Duration::from_millis(300))
             .fails(UD, S5, No, X, Nobody),
         Row::new("F084", "dot, `25`, FIN")
@@ -59,6 +62,7 @@ fn undecided() -> Vec<Row> {
             .fails(UD, S5, No, X, Nobody),
         Row::new("F085", "dot, `250-ok`, silence")
             .once(Stage::EndOfData, [Action::Accept, say("250-ok"), Action::Silence])
+            .ways(&[PLAIN, TLS])
             .timer(Timer::FinalReply)
             .fails(UD, S5, No, X, Nobody),
         Row::new("F088", "dot, 221")
@@ -83,6 +87,7 @@ fn undecided() -> Vec<Row> {
         Row::new("F100", "late 250 after the final timer")
             .once(Stage::EndOfData, [Action::Accept, Action::barrier("late"), say("250 2.0.0 ok")])
             .held_at("late")
+            .ways(&[PLAIN, TLS])
             .timer(Timer::FinalReply)
             .check(|seen| stored(seen, 1))
             .fails(UD, S5, No, XU, Nobody),

@@ -26,7 +26,7 @@ fn mail() -> Vec<Row> {
             .reused()
             .script(Script::new().on_nth(Stage::Mail, 1, [say(slow_down)]).on_nth(Stage::Mail, 2, [say(slow_down)]))
             .connections(2)
-            .is_not_repeated()
+            .not_repeated()
             .fails(RT, S3, Yes, KR, Nobody)
             .on_connection(2),
         Row::new("F042", "MAIL 550").once(Stage::Mail, [say("550 5.7.1 no")]).fails(PF, S3, No, KR, Nobody),
@@ -49,7 +49,7 @@ fn mail() -> Vec<Row> {
             .reused()
             .always(Stage::Mail, [say("421 4.3.2 going"), Action::Fin])
             .connections(2)
-            .is_not_repeated()
+            .not_repeated()
             .fails(RT, S3, Yes, D, Nobody)
             .on_connection(2),
         Row::new("F043", "MAIL 221 then FIN, reused (P10)")

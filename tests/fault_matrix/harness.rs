@@ -152,7 +152,7 @@ pub(crate) struct Row {
     cool: Cool,
     connections: Option<usize>,
     client_misbehaves: bool,
-    is_not_repeated: bool,
+    not_repeated: bool,
     stays_wrong: bool,
     /// The connection that `fate` is about.
     number: usize,
@@ -184,7 +184,7 @@ impl Row {
             cool: Nobody,
             connections: None,
             client_misbehaves: false,
-            is_not_repeated: false,
+            not_repeated: false,
             stays_wrong: false,
             number: 1,
             checks: Vec::new(),
@@ -338,8 +338,8 @@ impl Row {
     }
 
     /// Another automatic attempt would meet the fault again.
-    pub(crate) fn is_not_repeated(mut self) -> Self {
-        self.is_not_repeated = true;
+    pub(crate) fn not_repeated(mut self) -> Self {
+        self.not_repeated = true;
         self
     }
 
@@ -410,7 +410,7 @@ fn judge(row: &Row, way: Way) -> Vec<String> {
         }
     }
     let mut differences = verdict;
-    let by_caller = (row.is_opening() && !row.stays_wrong) || row.is_not_repeated;
+    let by_caller = (row.is_opening() && !row.stays_wrong) || row.not_repeated;
     match row.retry() {
         Some(No) => differences.extend(guarded(|| never_sent_again(row, way))),
         Some(retry) if !row.is_opening() && !by_caller => {
@@ -485,15 +485,21 @@ struct Stand {
 #[derive(Clone, Copy)]
 struct Terms {
     max_retries: u32,
+    /// What the row's timer is set to.
+    short: Duration,
     first_pause: Duration,
     longest_pause: Duration,
 }
 
 /// No retries, and pauses long enough to tell one from the other.
-const STRICT: Terms = Terms { max_retries: 0, first_pause: FIRST_PAUSE, longest_pause: LONGEST_PAUSE };
+const STRICT: Terms = Terms { max_retries: 0, short: SHORT, first_pause: FIRST_PAUSE, longest_pause: LONGEST_PAUSE };
 /// Pauses so short that a call outwaits them.
-const LENIENT: Terms =
-    Terms { max_retries: 0, first_pause: Duration::from_millis(1), longest_pause: Duration::from_millis(1) };
+const LENIENT: Terms = Terms {
+    max_retries: 0,
+    short: SHORT,
+    first_pause: Duration::from_millis(1),
+    longest_pause: Duration::from_millis(1),
+};
 
 impl Stand {
     fn new(row: &Row, way: Way, terms: Terms) -> Self {
@@ -507,7 +513,7 @@ impl Stand {
         let host = (row.host)(host.port(server.port()));
         let has_tls = (way.client, way.server) != (Security::Plain, Security::Plain);
         let host = if row.trusts && has_tls { host.root_certificate(server.root_certificate_pem()) } else { host };
-        let at = |timer| if row.timer == Some(timer) { SHORT } else { LONG };
+        let at = |timer| if row.timer == Some(timer) { terms.short } else { LONG };
         let sender = SmtpSender::builder()
             .host(host)
             .max_size(4)
@@ -670,10 +676,10 @@ fn told(row: &Row, stand: &Stand, result: &Result<Receipt, SendError>, found: &m
 }
 
 fn punctual(row: &Row, way: Way, elapsed: Duration, found: &mut Vec<String>) {
-    // These two begin when there is a connection, and with TLS that takes its time where nothing is optimised.
+    // These begin when there is a connection, and with TLS that takes its time where nothing is optimised.
     let is_opened_first = way.client != Security::Plain && row.past == Past::None;
     let opening = match row.timer {
-        Some(Timer::Send | Timer::FinalReply) if is_opened_first => OPENING,
+        Some(Timer::Auth | Timer::Send | Timer::FinalReply) if is_opened_first => OPENING,
         _ => Duration::ZERO,
     };
     let (least, most) = match (row.timer, row.deadline) {
@@ -797,9 +803,9 @@ fn sent_again_automatically(row: &Row, way: Way, retry: Retry) -> Vec<String> {
 
 /// The caller sends the message again after the pause, as the error allows: it is there once.
 ///
-/// A short one this time, since the row's short timer is still in force.
+/// The row's timer is still in force, so it has room for TLS, and the message is a small one.
 fn sent_again_by_the_caller(row: &Row, way: Way) -> Vec<String> {
-    let stand = Stand::ready(row, way, LENIENT);
+    let stand = Stand::ready(row, way, Terms { short: SHORT + OPENING, ..LENIENT });
     let (result, _) = stand.send_row(row);
     let mut found = Vec::new();
     if result.is_ok() {

@@ -34,7 +34,7 @@ pub(crate) fn rows() -> Vec<Row> {
             })
             .delivered_afresh(D),
         Row::new("F035", "idle: RST").idle(|server| server.connection(1).reset()).delivered_afresh(XU),
-        // F036, KeyUpdate on an idle TLS 1.3 connection, has a server of its own: see fault_matrix.rs.
+        // F036, new keys on an idle TLS 1.3 connection, has a server of its own: see fault_matrix.rs.
         Row::new("F037", "idle: close_notify, socket open")
             .ways(&[TLS])
             .idle(|server| server.connection(1).close_notify())
@@ -56,14 +56,14 @@ pub(crate) fn rows() -> Vec<Row> {
             .reused()
             .always(Stage::Mail, [Action::HalfClose])
             .connections(2)
-            .is_not_repeated()
+            .not_repeated()
             .fails(RB, S3, Yes, X, Nobody)
             .on_connection(2),
         Row::new("F032", "idle: FIN, and again FIN upon the fresh connection's first command")
             .idle(|server| server.connection(1).close())
             .once(Stage::Mail, [Action::HalfClose])
             .connections(2)
-            .is_not_repeated()
+            .not_repeated()
             .fails(RB, S3, Yes, X, Nobody)
             .on_connection(2),
         Row::new("F040", "RSET answered 500")

@@ -1,7 +1,7 @@
 //! F036: an idle TLS 1.3 connection on which the server changes its keys.
 //!
-//! The KeyUpdate stands for the late NewSessionTicket as well: both are records of application data on the outside, and nothing for the
-//! application on the inside. No server library at hand sends a ticket at any other time than right behind its handshake.
+//! The key update stands for the late session ticket as well: both are records of application data on the outside, and
+//! nothing for the application on the inside. No server library at hand sends a ticket at any other time than right behind its handshake.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -59,7 +59,7 @@ pub(crate) fn keys_change_while_idle() {
     assert_eq!(last, "QUIT\r\n", "F036: in step to the end");
 }
 
-/// Waits to be asked, then sends a KeyUpdate that asks the client for its own.
+/// Waits to be asked, then sends a key update that asks the client for its own.
 fn update_keys(tls: &mut BufReader<Tls>, asked: &Receiver<()>) {
     asked.recv().unwrap();
     let StreamOwned { conn, sock } = tls.get_mut();

@@ -1,0 +1,148 @@
+//! Getting a connection for one call, and what to tell the caller when there is none.
+
+use std::time::Instant;
+
+use crate::cancel::CancelToken;
+use crate::clock::{self, Deadline};
+use crate::endpoint::HostId;
+use crate::error::{Classification, FailureKind, SendError};
+use crate::pool::{AcquireError, HostSet, Lease, Renewal, Request};
+use crate::report::{Judged, Limit, send_error};
+use crate::stage::SendStage;
+use crate::stats::PoolCounts;
+
+use super::Inner;
+use super::connector::SmtpConnector;
+
+/// For whom, and until when.
+#[derive(Clone, Copy)]
+pub(super) struct Acquisition<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) started: Instant,
+    /// The caller's own deadline.
+    pub(super) caller: Option<Deadline>,
+    /// What the caller may end the call with.
+    pub(super) cancel: Option<&'a CancelToken>,
+}
+
+/// An attempt that failed.
+pub(super) struct Failed {
+    pub(super) error: SendError,
+    /// What another attempt would have to respect; `None` when there is no use in one.
+    pub(super) retry: Option<Retry>,
+}
+
+/// What another attempt would have to respect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Retry {
+    /// The host that failed.
+    pub(super) host: HostId,
+    /// Whether it may only use a connection opened for it.
+    pub(super) fresh: bool,
+}
+
+impl Acquisition<'_> {
+    /// Gets a connection, waiting for it or opening it.
+    pub(super) fn lease(
+        &self,
+        avoid: &HostSet,
+        fresh: bool,
+        only: Option<HostId>,
+    ) -> Result<Lease<SmtpConnector>, Failed> {
+        let deadline = self.acquire_by();
+        let request = Request { deadline, avoid: avoid.clone(), fresh, only, cancel: self.cancel.cloned() };
+        self.inner.pool.acquire(request).map_err(|error| self.failed(error, deadline))
+    }
+
+    /// Gets a fresh connection in the place of `lease`.
+    pub(super) fn renew(
+        &self,
+        lease: Lease<SmtpConnector>,
+        why: Renewal,
+        avoid: &HostSet,
+    ) -> Result<Lease<SmtpConnector>, Failed> {
+        let deadline = self.acquire_by();
+        let request = Request { deadline, avoid: avoid.clone(), fresh: true, only: None, cancel: self.cancel.cloned() };
+        lease.renew(why, request).map_err(|error| self.failed(error, deadline))
+    }
+
+    fn acquire_by(&self) -> Deadline {
+        self.capped(Deadline::after(self.inner.options.acquire_timeout))
+    }
+
+    fn capped(&self, deadline: Deadline) -> Deadline {
+        self.caller.map_or(deadline, |caller| caller.earlier(deadline))
+    }
+
+    /// The caller's error for an acquire that gave no lease.
+    fn failed(&self, error: AcquireError<Judged>, acquire_by: Deadline) -> Failed {
+        let limit = match self.caller {
+            Some(caller) if caller <= acquire_by => Limit::CallersDeadline,
+            _ => Limit::Option("acquire_timeout", self.inner.options.acquire_timeout),
+        };
+        let waited = clock::now() - self.started;
+        match error {
+            AcquireError::Exhausted { cause, counts } => {
+                let what = format!("no connection came free within {waited:.1?} ({limit})");
+                let error =
+                    self.without_lease(FailureKind::PoolExhausted, what, "waited for as long as allowed", counts);
+                let endpoint = cause.as_ref().map(|(host, _)| self.inner.pool.connector().endpoint(*host).clone());
+                let source = cause.map(|(_, judged)| judged.to_string().into());
+                Failed { error: error.with_endpoint(endpoint).with_source(source), retry: None }
+            }
+            AcquireError::Unavailable { cause: Some((host, judged)), retry_after, counts, .. } => {
+                let error = self.of_open(host, judged, acquire_by, counts).with_retry_after(retry_after);
+                Failed { error, retry: None }
+            }
+            AcquireError::Unavailable { cause: None, retry_after, last_error, counts } => {
+                let (endpoint, what) = match last_error {
+                    Some((host, text)) => (
+                        Some(self.inner.pool.connector().endpoint(host).clone()),
+                        format!("every host is cooling down; the last failure was: {text}"),
+                    ),
+                    None => (None, "every host is cooling down".to_owned()),
+                };
+                let error = self
+                    .without_lease(FailureKind::HostUnavailable, what, "every host is cooling down", counts)
+                    .with_endpoint(endpoint)
+                    .with_retry_after(retry_after);
+                Failed { error, retry: None }
+            }
+            AcquireError::Local { host, cause, counts } => {
+                let error = self.of_open(host, cause, acquire_by, counts);
+                Failed { error, retry: Some(Retry { host, fresh: false }) }
+            }
+            AcquireError::Cancelled { counts } => {
+                let what = "cancelled before a connection was there".to_owned();
+                let error = self.without_lease(FailureKind::Cancelled, what, "cancelled by the caller", counts);
+                Failed { error, retry: None }
+            }
+            AcquireError::ShutDown { counts } => {
+                let what = "no new message is taken".to_owned();
+                let error = self.without_lease(FailureKind::Shutdown, what, "the sender was shut down", counts);
+                Failed { error, retry: None }
+            }
+        }
+    }
+
+    /// The error for a session that did not come about.
+    fn of_open(&self, host: HostId, mut judged: Judged, acquire_by: Deadline, counts: PoolCounts) -> SendError {
+        if self.caller.is_some_and(Deadline::is_over) {
+            judged.limit = Limit::CallersDeadline;
+        } else if acquire_by.is_over() {
+            judged.limit = Limit::Option("acquire_timeout", self.inner.options.acquire_timeout);
+        }
+        send_error(judged, self.inner.pool.connector().endpoint(host).clone(), Vec::new()).with_pool(counts)
+    }
+
+    fn without_lease(&self, kind: FailureKind, what: String, reason: &'static str, counts: PoolCounts) -> SendError {
+        let classification = Classification {
+            kind,
+            stage: SendStage::BeforeConnect,
+            retry_allowed: kind != FailureKind::Shutdown,
+            discard_connection: false,
+            reason,
+        };
+        SendError::new(classification, what).with_pool(counts)
+    }
+}
