@@ -75,6 +75,7 @@ impl CancelToken {
         } else {
             state.next += 1;
             state.hooks.insert(id, Box::new(hook));
+            drop(state);
         }
         Registration { shared: Arc::clone(&self.shared), id }
     }
