@@ -180,8 +180,7 @@ impl<T> PoolState<T> {
         let host = self.hosts.get_mut(held.record.host);
         host.leased -= 1;
         if delivered {
-            held.record.messages = held.record.messages.saturating_add(1);
-            held.record.probes = 0;
+            held.record.note_delivered();
             host.capacity.delivered(max_size);
         }
         held.record.idle_since = Some(now);

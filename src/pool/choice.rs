@@ -184,9 +184,12 @@ impl<T> Hosts<T> {
         }
     }
 
-    /// How far a host of this tier may be ahead or behind.
+    /// How far a host of this tier may be ahead or behind: as far as one round of all leases at once may bring it, since
+    /// what serves then is what happens to be idle. Forgotten too early, chance would favour the lighter host.
     fn bound(&self, tier: usize) -> i64 {
-        self.tiers[tier].iter().map(|&id| i64::from(self.get(id).plan.weight)).sum()
+        const MOST: usize = 64;
+        let leases = i64::try_from(self.max_size.min(MOST)).unwrap_or(1);
+        leases * self.tiers[tier].iter().map(|&id| i64::from(self.get(id).plan.weight)).sum::<i64>()
     }
 
     /// How long opening one connection may take: an equal share of the time left for each host that is still to try.

@@ -39,6 +39,12 @@ impl Record {
         self.idle_from().checked_add(timeout?)
     }
 
+    /// It has carried one more message.
+    pub(super) const fn note_delivered(&mut self) {
+        self.messages = self.messages.saturating_add(1);
+        self.probes = 0;
+    }
+
     /// Since when nobody has used it.
     pub(super) fn idle_from(&self) -> Instant {
         self.idle_since.unwrap_or(self.opened)

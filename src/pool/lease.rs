@@ -70,7 +70,7 @@ impl<C: Connector> Lease<C> {
 
     /// One more message was delivered, and the lease goes on.
     pub(crate) const fn note_delivered(&mut self) {
-        self.seat.record.messages = self.seat.record.messages.saturating_add(1);
+        self.seat.record.note_delivered();
     }
 
     /// Ends the lease. A connection that is to be kept but is not in step is discarded all the same.

@@ -27,7 +27,8 @@ const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// Starts the thread, which ends with the pool.
 pub(super) fn start<C: Connector>(shared: &Arc<Shared<C>>, rings: Receiver<()>) -> io::Result<()> {
-    shared.decide(|state, _| state.attend());
+    let now = clock::now();
+    shared.decide(|state, _| state.attend(now));
     let pool = Arc::downgrade(shared);
     shared.crew.start("smtp-pool-maintenance", move || {
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| look_after(&pool, &rings)));

@@ -71,9 +71,10 @@ pub(super) struct Errands<T> {
 }
 
 impl<T> PoolState<T> {
-    /// From now on a thread looks after the pool.
-    pub(super) const fn attend(&mut self) {
+    /// From now on a thread looks after the pool; it begins at once.
+    pub(super) const fn attend(&mut self, now: Instant) {
         self.upkeep.is_attended = true;
+        self.upkeep.alarm = Some(now);
     }
 
     /// The thread is gone, or about to go: what was left to it is done by others.

@@ -195,7 +195,7 @@ mod tests {
             Ok(Vec::new())
         });
         let token = CancelToken::new();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let asking = scope.spawn(|| resolver.resolve("a.example", 25, Deadline::after(LONG), &[&token]));
             token.cancel();
             assert!(matches!(asking.join().unwrap(), Err(ResolveError::Failed(_))));

@@ -113,7 +113,7 @@ impl Desk {
     /// A desk with a thread, which is the test.
     pub(super) fn attended(limits: Limits, plans: Vec<HostPlan>) -> Self {
         let mut desk = Self::with(limits, plans);
-        desk.state.attend();
+        desk.state.attend(desk.now);
         desk
     }
 

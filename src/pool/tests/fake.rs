@@ -37,6 +37,8 @@ pub(super) struct Gauge {
 }
 
 type Script = Box<dyn FnMut(HostId, u64, Deadline, Option<&CancelToken>) -> Result<(), Blame> + Send>;
+type Together = Arc<dyn Fn(HostId) -> Result<(), Blame> + Send + Sync>;
+type OnClose = Arc<dyn Fn(u64) + Send + Sync>;
 type OnProbe = Arc<dyn Fn(Probe) + Send + Sync>;
 
 /// What happened in a keepalive round.
@@ -62,7 +64,9 @@ pub(super) struct Fake {
     pub(super) gauge: Arc<Gauge>,
     book: Mutex<Book>,
     script: Mutex<Option<Arc<Mutex<Script>>>>,
+    together: Mutex<Option<Together>>,
     on_probe: Mutex<Option<OnProbe>>,
+    on_close: Mutex<Option<OnClose>>,
     pub(super) panics_when_looking: AtomicUsize,
     pub(super) panics_when_closing: AtomicUsize,
     pub(super) message_limit: Option<u32>,
@@ -74,7 +78,9 @@ impl Fake {
             gauge: Arc::default(),
             book: Mutex::new(Book::default()),
             script: Mutex::new(None),
+            together: Mutex::new(None),
             on_probe: Mutex::new(None),
+            on_close: Mutex::new(None),
             panics_when_looking: AtomicUsize::new(0),
             panics_when_closing: AtomicUsize::new(0),
             message_limit: None,
@@ -91,6 +97,16 @@ impl Fake {
         script: impl FnMut(HostId, u64, Deadline, Option<&CancelToken>) -> Result<(), Blame> + Send + 'static,
     ) {
         *self.script.lock() = Some(Arc::new(Mutex::new(Box::new(script))));
+    }
+
+    /// What opening does from now on, for all callers at once.
+    pub(super) fn on_open_together(&self, script: impl Fn(HostId) -> Result<(), Blame> + Send + Sync + 'static) {
+        *self.together.lock() = Some(Arc::new(script));
+    }
+
+    /// Runs when a connection is closed.
+    pub(super) fn on_close(&self, watch: impl Fn(u64) + Send + Sync + 'static) {
+        *self.on_close.lock() = Some(Arc::new(watch));
     }
 
     /// Runs at each step of each probe.
@@ -162,6 +178,8 @@ impl Connector for Fake {
         self.book.lock().opened.push((host, id));
         let script = self.script.lock().clone();
         let told = script.map_or(Ok(()), |script| (script.lock())(host, id, deadline, cancel));
+        let together = self.together.lock().clone();
+        let told = told.and_then(|()| together.map_or(Ok(()), |script| script(host)));
         let down = self.book.lock().down.get(&host).copied();
         if let Some(blame) = told.err().or(down) {
             return Err(OpenError { error: format!("host {} is down", host.0), blame });
@@ -201,6 +219,10 @@ impl Connector for Fake {
 
     fn close(&self, connection: Wire, how: Close) {
         assert!(!countdown(&self.panics_when_closing), "told to panic");
+        let watch = self.on_close.lock().clone();
+        if let Some(watch) = watch {
+            watch(connection.id);
+        }
         let before = self.book.lock().closed.insert(connection.id, how);
         assert!(before.is_none(), "closed twice");
     }
@@ -227,7 +249,12 @@ pub(super) fn limits(max_size: usize) -> Limits {
     }
 }
 
-/// A pool with one host for each priority given.
+/// A pool with a thread that looks after it.
+pub(super) fn attended(fake: Fake, plans: Vec<HostPlan>, limits: Limits) -> Pool<Fake> {
+    Pool::new(fake, plans, limits, 7).unwrap()
+}
+
+/// A pool with one host for each priority given, whose callers do everything themselves.
 pub(super) fn pool(max_size: usize, priorities: &[u32]) -> Pool<Fake> {
     Pool::unattended(Fake::new(), priorities.iter().map(|&p| plan(p, 1)).collect(), limits(max_size), 7)
 }
@@ -271,6 +298,11 @@ pub(super) fn until(mut is_so: impl FnMut() -> bool) {
 
 pub(super) fn until_waiting(pool: &Pool<Fake>, waiting: usize) {
     until(|| pool.counts().waiting == waiting);
+}
+
+/// Whether nobody has, waits for, opens or closes anything.
+pub(super) fn at_rest(pool: &Pool<Fake>) -> bool {
+    pool.shared.look(|state| state.is_drained() && state.waiters.is_empty())
 }
 
 /// That nobody has, waits for or opens anything, and that what is open is what is counted.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::blame::Blame;
 use crate::clock::now as dawn;
 use crate::endpoint::HostId;
-use crate::pool::errand::Request;
 use crate::pool::slot::{Gift, RefusalReason};
 use crate::pool::state::{PoolState, Step};
 use crate::pool::tests::desk::{Desk, SECOND, taken};

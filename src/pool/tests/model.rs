@@ -16,6 +16,7 @@ use crate::pool::held::{Held, Record};
 use crate::pool::slot::{Charge, Gift, Grant, RefusalReason, Slot};
 use crate::pool::state::{PoolState, Step};
 use crate::pool::tests::fake::{limits, plan};
+use crate::pool::upkeep::Errands;
 use crate::stats::DiscardReason;
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -41,6 +42,13 @@ struct Model {
     ever: HashSet<u64>,
     gone: HashSet<u64>,
     is_bounded_per_host: bool,
+    /// Whether there is a thread, which is played by the model.
+    is_attended: bool,
+    /// Being asked for a sign of life, by the thread.
+    probes: Vec<Held<u64>>,
+    /// What the thread's helper is opening.
+    reserve: Option<Grant<u64>>,
+    is_refilling: bool,
     leases_given: usize,
     gifts_given: usize,
 }
@@ -53,6 +61,9 @@ impl Model {
         limits.idle_timeout = rng.bool().then_some(MILLI * 40);
         limits.max_lifetime = rng.bool().then_some(MILLI * 25);
         limits.max_messages = rng.bool().then_some(4);
+        limits.keepalive_interval = rng.bool().then_some(MILLI * 15);
+        limits.min_idle = if rng.bool() { rng.usize(1..=max_size) } else { 0 };
+        limits.refill_delay = MILLI * rng.u32(0..5);
         limits.reconnect_cooldown = MILLI * 10;
         limits.max_reconnect_cooldown = MILLI * 50;
         limits.jitter = 0.2;
@@ -65,9 +76,14 @@ impl Model {
             })
             .collect();
         let now = clock::now();
+        let is_attended = rng.bool();
         let (idle_timeout, min_idle) = (limits.idle_timeout, limits.min_idle);
+        let mut state = PoolState::new(plans, limits, seed, now);
+        if is_attended {
+            state.attend(now);
+        }
         Self {
-            state: PoolState::new(plans, limits, seed, now),
+            state,
             now,
             rng,
             max_size,
@@ -80,6 +96,10 @@ impl Model {
             ever: HashSet::new(),
             gone: HashSet::new(),
             is_bounded_per_host,
+            is_attended,
+            probes: Vec::new(),
+            reserve: None,
+            is_refilling: false,
             leases_given: 0,
             gifts_given: 0,
         }
@@ -232,6 +252,7 @@ impl Model {
             }
             93 if self.rng.u8(..) < 25 => {
                 if self.rng.bool() {
+                    self.is_attended = false;
                     self.with(|state, now, fx| state.shut_down(now, fx));
                     let counts = self.state.counts();
                     assert_eq!((counts.idle, counts.waiting), (0, 0), "I9");
@@ -241,11 +262,102 @@ impl Model {
                     self.with(|state, now, fx| state.learn_message_limit(host, messages, now, fx));
                 }
             }
+            94 => {
+                if let Some(at) = self.pick(self.waiting.len()) {
+                    let ticket = self.waiting.remove(at).errand.ticket;
+                    self.with(|state, now, fx| drop(state.call_off(ticket, now, fx)));
+                }
+            }
+            95 if self.is_attended && self.rng.u8(..) < 5 => {
+                self.is_attended = false;
+                self.with(|state, _, fx| state.dismiss_thread(fx));
+            }
+            95..97 => self.tend(),
             _ => {
                 self.now += MILLI * self.rng.u32(0..12);
                 self.wake();
             }
         }
+    }
+
+    /// What the thread and its helper do, a bit at a time.
+    fn tend(&mut self) {
+        if let Some(held) = self.pick(self.probes.len()).map(|at| self.probes.swap_remove(at)) {
+            if self.rng.u8(..) < 200 {
+                self.with(|state, now, fx| state.proved_alive(held, now, fx));
+            } else {
+                self.gone.insert(held.record.id);
+                self.with(|state, now, fx| state.vacate(&held.record, DiscardReason::KeepaliveFailure, now, fx));
+            }
+        } else if self.is_attended {
+            let mut fx = Effects::new();
+            let Errands { probes, refill } = self.state.upkeep(self.now, &mut fx);
+            for held in &probes {
+                assert!(!self.gone.contains(&held.record.id), "I7: a connection that was given up is asked");
+            }
+            self.probes = probes;
+            assert!(!(refill && self.is_refilling), "two refills at a time");
+            self.is_refilling |= refill;
+            let is_done = self.probes.is_empty() && fx.is_empty() && !refill;
+            self.carry_out(fx);
+            if is_done && !self.state.is_shut_down {
+                // A thread that has done everything has nothing to do: it does not spin.
+                assert!(self.state.alarm().is_none_or(|at| at > self.now), "the alarm rings for what cannot be done");
+            }
+        }
+        self.fill();
+    }
+
+    /// A step of the one that opens in reserve.
+    fn fill(&mut self) {
+        if !self.is_refilling {
+            return;
+        }
+        if let Some(grant) = self.reserve.take() {
+            match self.rng.u32(..10) {
+                0 => {
+                    self.with(|state, now, fx| state.permit_returned(grant, now, fx));
+                    self.end_refill(false);
+                }
+                1..4 => {
+                    let blame = self.rng.choice([Blame::Host, Blame::Capacity, Blame::Local, Blame::Nobody]).unwrap();
+                    let mut goes_on = false;
+                    self.with(|state, now, fx| {
+                        let failure = state.note_failure(&grant, blame, Arc::from("no"), now, fx);
+                        goes_on = state.refill_failed(failure, now, fx);
+                    });
+                    if !goes_on {
+                        self.end_refill(true);
+                    }
+                }
+                _ => {
+                    assert!(self.ever.insert(grant.id), "an id is used twice");
+                    let mut fx = Effects::new();
+                    let (record, is_open) = self.state.opened(&grant, None, self.now, &mut fx);
+                    let held = Held { connection: record.id, record };
+                    if is_open {
+                        self.state.pass_on(Gift::Connection(held, grant.charge), self.now, &mut fx);
+                    } else {
+                        self.state.retire(held, DiscardReason::Shutdown, self.now, &mut fx);
+                    }
+                    self.carry_out(fx);
+                }
+            }
+        } else {
+            self.reserve = self.state.refill(self.now);
+            match &self.reserve {
+                Some(_) => {
+                    let overtaken = self.waiting.iter().find(|waiting| !waiting.errand.is_late(self.now));
+                    assert!(overtaken.is_none(), "I6: opened in reserve while somebody waits");
+                }
+                None => self.end_refill(true),
+            }
+        }
+    }
+
+    fn end_refill(&mut self, is_over: bool) {
+        self.is_refilling = false;
+        self.with(|state, now, fx| state.refill_ended(is_over, now, fx));
     }
 
     /// Those whose time to wake has come do so.
@@ -337,20 +449,34 @@ impl Model {
 
     fn check(&self) {
         let counts = self.state.counts();
-        assert_eq!(counts.leased, self.leases.len());
-        assert_eq!(counts.connecting, self.permits.len());
+        assert_eq!(counts.leased, self.leases.len() + self.probes.len());
+        assert_eq!(counts.connecting, self.permits.len() + usize::from(self.reserve.is_some()));
         assert_eq!(counts.waiting, self.waiting.len());
-        assert!(counts.total + self.closing.len() <= self.max_size, "I1: {counts}");
+        let retired = &self.state.upkeep.retired;
+        assert!(counts.total + self.closing.len() + retired.len() <= self.max_size, "I1: {counts}");
+        assert!(self.is_attended || retired.is_empty(), "left to a thread that is not there");
+        assert!(retired.is_empty() || self.waiting.is_empty(), "a place is kept from those who wait");
+        if self.is_attended && !self.state.is_shut_down && self.probes.is_empty() {
+            // Whatever is due, the thread knows of: it sleeps no longer than until then.
+            let due = self.state.next_due(self.now);
+            assert!(due.is_none_or(|due| self.state.alarm().is_some_and(|at| at <= due)), "it would oversleep {due:?}");
+        }
         for (at, host) in self.state.hosts.all.iter().enumerate() {
             let id = HostId(at);
-            assert_eq!(host.leased, self.leases.iter().filter(|(record, _)| record.host == id).count());
-            assert_eq!(host.connecting, self.permits.iter().filter(|(grant, _)| grant.host == id).count());
-            assert_eq!(host.closing, self.closing.iter().filter(|&&closing| closing == id).count());
+            let probed = self.probes.iter().filter(|held| held.record.host == id).count();
+            assert_eq!(host.leased, probed + self.leases.iter().filter(|(record, _)| record.host == id).count());
+            let grants = self.permits.iter().map(|(grant, _)| grant).chain(&self.reserve);
+            assert_eq!(host.connecting, grants.filter(|grant| grant.host == id).count());
+            let closing = self.closing.iter().copied().chain(retired.iter().map(|(held, _)| held.record.host));
+            assert_eq!(host.closing, closing.filter(|&closing| closing == id).count());
             assert!(host.plan.max_connections.is_none_or(|limit| host.places() <= limit), "I1, host {at}");
             assert!(host.idle.iter().all(|held| held.record.host == id && held.connection == held.record.id));
         }
         let idle = self.state.hosts.all.iter().flat_map(|host| &host.idle).map(|held| held.record.id);
-        let places: Vec<u64> = idle.chain(self.leases.iter().map(|(record, _)| record.id)).collect();
+        let places: Vec<u64> = idle
+            .chain(self.leases.iter().map(|(record, _)| record.id))
+            .chain(self.probes.iter().map(|held| held.record.id))
+            .collect();
         let distinct: HashSet<u64> = places.iter().copied().collect();
         assert_eq!(distinct.len(), places.len(), "I2: a connection is in two places");
         assert!(distinct.is_disjoint(&self.gone), "I7: a connection that was given up is still there");
@@ -366,7 +492,8 @@ impl Model {
             if !errand.is_late(self.now) && !is_bounded && self.state.hosts.next_cooldown_end(self.now).is_none() {
                 assert!(!self.is_servable(errand), "I4: {:?} waits for what is there", errand.ticket);
             }
-            if !errand.is_late(self.now) && errand.is_plain() && counts.total + self.closing.len() == 0 {
+            if !errand.is_late(self.now) && errand.is_plain() && counts.total + self.closing.len() + retired.len() == 0
+            {
                 assert!(
                     self.state.hosts.hope(errand).is_worth_waiting(errand.request.deadline),
                     "{:?} waits for nothing",
@@ -387,6 +514,15 @@ impl Model {
             while let Some((grant, _)) = self.permits.pop() {
                 self.with(|state, now, fx| state.permit_returned(grant, now, fx));
             }
+            while let Some(held) = self.probes.pop() {
+                self.with(|state, now, fx| state.proved_alive(held, now, fx));
+            }
+            if let Some(grant) = self.reserve.take() {
+                self.with(|state, now, fx| state.permit_returned(grant, now, fx));
+            }
+            if self.is_refilling {
+                self.end_refill(true);
+            }
             while let Some(host) = self.closing.pop() {
                 self.with(|state, now, fx| state.closed(host, now, fx));
             }
@@ -399,6 +535,7 @@ impl Model {
         assert_eq!((counts.leased, counts.connecting, counts.waiting), (0, 0, 0), "I17: {counts}");
         let mut fx = Effects::new();
         self.state.shut_down(self.now, &mut fx);
+        assert!(self.state.upkeep.retired.is_empty());
         assert!(fx.closings.iter().all(|(_, how)| *how == Close::Polite));
         assert_eq!(self.state.counts().total, 0);
         let status = self.state.status(self.now);
@@ -409,7 +546,7 @@ impl Model {
 #[test]
 fn no_history_breaks_an_invariant() {
     let (mut leases, mut gifts) = (0, 0);
-    for seed in 0..600 {
+    for seed in 0..900 {
         // The seed of a failing history is in the captured output.
         println!("seed {seed}");
         let mut model = Model::new(seed);

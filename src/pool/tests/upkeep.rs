@@ -479,6 +479,7 @@ fn reserve_moves_back_to_the_preferred_host_and_stays_there() {
 #[test]
 fn a_goodbye_is_left_to_the_thread_unless_somebody_needs_the_place() {
     let mut desk = desk(1, vec![plan(0, 1)], |limits| limits.max_messages = Some(1));
+    desk.tend();
     let record = desk.lease(desk.request(10));
     desk.give_back(record);
     assert!(desk.fx.closings.is_empty() && desk.fx.ring);
