@@ -111,7 +111,8 @@ fn at(place: Place, pipelining: bool, how: Cut) {
     assert_eq!((error.kind(), error.stage()), (kind, told), "{name}, {how:?}: {error}");
     assert_eq!(error.is_retry_safe(), kind != UD, "{name}: {error}");
     is_sound(&sender, &server, how, &name);
-    assert_eq!(server.accepted(VICTIM), 0, "{name}: the server has stored nothing");
+    // What had been offered whole may be taken after all, once; and it is told so.
+    assert!(server.accepted(VICTIM) <= usize::from(kind == UD), "{name}: stored {}", server.accepted(VICTIM));
 }
 
 #[test]

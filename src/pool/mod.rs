@@ -140,8 +140,8 @@ pub(crate) enum AcquireError<E> {
     },
     /// This machine ran out of something; no host is to blame.
     Local { host: HostId, cause: E, counts: PoolCounts },
-    /// The caller's token was cancelled.
-    Cancelled { counts: PoolCounts },
+    /// The caller's token was cancelled; the cause tells where, if a connection was being opened.
+    Cancelled { cause: Option<(HostId, E)>, counts: PoolCounts },
     /// The pool is closed.
     ShutDown { counts: PoolCounts },
 }
@@ -159,7 +159,7 @@ impl<E> AcquireError<E> {
             (RefusalReason::Unavailable { retry_after, last_error }, cause) => {
                 Self::Unavailable { cause, retry_after, last_error, counts }
             }
-            (RefusalReason::Cancelled, _) => Self::Cancelled { counts },
+            (RefusalReason::Cancelled, cause) => Self::Cancelled { cause, counts },
             (RefusalReason::ShutDown, _) => Self::ShutDown { counts },
         }
     }

@@ -234,7 +234,8 @@ impl<C: Connector> Shared<C> {
                                 self.turn(&errand, (Step::Take(gift), fx))
                             }
                             // It was cut short, or may have been: that says nothing about the host.
-                            Err(_) if errand.is_cancelled() => {
+                            Err(OpenError { error, .. }) if errand.is_cancelled() => {
+                                cause = Some((permit.host(), error));
                                 drop(permit);
                                 self.cancelled(&errand)
                             }

@@ -113,7 +113,12 @@ impl Acquisition<'_> {
                 let error = self.of_open(host, cause, acquire_by, counts);
                 Failed { error, retry: Some(Retry { host, fresh: false }) }
             }
-            AcquireError::Cancelled { counts } => {
+            AcquireError::Cancelled { cause: Some((host, judged)), counts }
+                if judged.verdict.classification.kind == FailureKind::Cancelled =>
+            {
+                Failed { error: self.of_open(host, judged, acquire_by, counts), retry: None }
+            }
+            AcquireError::Cancelled { counts, .. } => {
                 let what = "cancelled before a connection was there".to_owned();
                 let error = self.without_lease(FailureKind::Cancelled, what, "cancelled by the caller", counts);
                 Failed { error, retry: None }

@@ -6,11 +6,12 @@ use lettre::address::Envelope;
 
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
-use crate::error::SendError;
+use crate::error::{FailureKind, SendError};
 use crate::options::{Backoff, PoolOptions, SendOptions};
 use crate::pool::HostSet;
 use crate::report::Receipt;
 use crate::smtp::Mail;
+use crate::stage::SendStage;
 use crate::stats::HostState;
 
 use super::Inner;
@@ -39,6 +40,9 @@ pub(super) fn run(
             Ok(receipt) => return Ok(receipt.with_attempts(attempts)),
             Err(failed) => failed,
         };
+        if attempts > 1 && has_not_begun(&failed.error) {
+            return Err(failed.error.with_attempts(attempts - 1));
+        }
         let error = failed.error.with_attempts(attempts);
         // Replies out of step on a fresh connection too are no accident of that connection: once is all.
         let is_hopeless = |retry: &Retry| retry.fresh && fresh;
@@ -54,6 +58,11 @@ pub(super) fn run(
             inner.pause.until(turn, cancel);
         }
     }
+}
+
+/// Whether the call was over in the pause before the attempt.
+fn has_not_begun(error: &SendError) -> bool {
+    matches!(error.kind(), FailureKind::Cancelled | FailureKind::Shutdown) && error.stage() == SendStage::BeforeConnect
 }
 
 /// Whether a host could be tried at once that has not failed in this call.

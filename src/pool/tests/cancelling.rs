@@ -47,7 +47,7 @@ fn cancelling_wakes_a_waiter() {
         until_waiting(&pool, 1);
         let start = clock::now();
         token.cancel();
-        let AcquireError::Cancelled { counts } = waiter.join().unwrap() else { panic!() };
+        let AcquireError::Cancelled { counts, .. } = waiter.join().unwrap() else { panic!() };
         assert!(clock::now() - start < LONG / 4);
         assert_eq!((counts.leased, counts.waiting), (1, 0));
     });
