@@ -165,16 +165,15 @@ fn after_the_last_byte_of_a_message_that_was_accepted() {
 
 #[test]
 fn in_the_content_of_a_message_that_the_server_does_not_read() {
-    let cases = [Security::Plain, Security::ImplicitTls].into_iter().flat_map(|security| CUTS.map(|cut| (security, cut)));
+    let cases =
+        [Security::Plain, Security::ImplicitTls].into_iter().flat_map(|security| CUTS.map(|cut| (security, cut)));
     all(cases, |(security, how)| {
         let server = TestServer::builder().security(security).size(None).socket_buffers(4096).start();
         let host = if security == Security::Plain { plain(&server) } else { implicit_tls(&server) };
         let sender = slow_and_patient(host).build().unwrap();
         send(&sender, "warm@cut").unwrap();
         server.set_script(
-            Script::new()
-                .on(Stage::Body, [Action::barrier("stuck"), Action::StopReading])
-                .after_bytes(10_000),
+            Script::new().on(Stage::Body, [Action::barrier("stuck"), Action::StopReading]).after_bytes(10_000),
         );
         server.release("stuck");
         let message = big_content(VICTIM, 6_000_000);
@@ -246,7 +245,11 @@ fn one_that_leaves_the_queue_takes_nobodys_turn_away() {
         drop(lease);
         for (number, caller) in callers.into_iter().enumerate() {
             let result = caller.join().unwrap();
-            assert_eq!(result.as_ref().err().map(SendError::kind), (number % 2 == 0).then_some(Cancelled), "{result:?}");
+            assert_eq!(
+                result.as_ref().err().map(SendError::kind),
+                (number % 2 == 0).then_some(Cancelled),
+                "{result:?}"
+            );
         }
     });
     let order: Vec<_> = server.messages().iter().map(|message| message.message_id().unwrap().to_owned()).collect();

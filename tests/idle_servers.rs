@@ -132,7 +132,8 @@ fn a_connection_in_steady_use_is_never_probed() {
 
 #[test]
 fn only_250_is_a_sign_of_life() {
-    for answer in ["421 4.3.2 closing\r\n", "500 5.5.1 what\r\n", "250-", "nonsense\r\n", "220 hello\r\n", "451 no\r\n"] {
+    for answer in ["421 4.3.2 closing\r\n", "500 5.5.1 what\r\n", "250-", "nonsense\r\n", "220 hello\r\n", "451 no\r\n"]
+    {
         let server = TestServer::builder().script(Script::new().on(Stage::Rset, [Action::reply(answer)])).start();
         let sender = sender(plain(&server)).keepalive_interval(ms(20)).build().unwrap();
         send(&sender, "1@dead").unwrap();

@@ -37,6 +37,8 @@ struct Told {
     /// How long each call took that could not have waited for the host's next try.
     hopeless: Vec<Duration>,
     without_hint: usize,
+    /// Calls whose time was over while somebody else's try was under way.
+    waited: usize,
     other: Vec<String>,
 }
 
@@ -62,6 +64,7 @@ fn call_in_a_loop(sender: &SmtpSender, acquire_timeout: Duration, pause: Duratio
                                 }
                                 told.without_hint += usize::from(error.retry_after().is_none());
                             }
+                            Err(error) if error.kind() == FailureKind::PoolExhausted => told.waited += 1,
                             Err(error) => told.other.push(error.to_string()),
                             Ok(_) => told.other.push("sent".to_owned()),
                         }
@@ -77,6 +80,7 @@ fn call_in_a_loop(sender: &SmtpSender, acquire_timeout: Duration, pause: Duratio
     for mut told in all {
         sum.calls += told.calls;
         sum.hopeless.append(&mut told.hopeless);
+        sum.waited += told.waited;
         sum.without_hint += told.without_hint;
         sum.other.append(&mut told.other);
     }
@@ -95,7 +99,13 @@ fn percentile(sorted: &[Duration], part: f64) -> Duration {
 }
 
 /// The tries that a cooldown allows: those that began before the first one, one for each place, and a probe at each end.
-fn attempts_keep_to_the_schedule(times: &[Instant], max_size: usize, first: Duration, longest: Duration, shortest: f64) {
+fn attempts_keep_to_the_schedule(
+    times: &[Instant],
+    max_size: usize,
+    first: Duration,
+    longest: Duration,
+    shortest: f64,
+) {
     let start = times[0];
     let opening = times.iter().filter(|&&time| time - start < first.mul_f64(shortest)).count();
     assert!(opening <= max_size, "{opening} tries before the first cooldown, {max_size} places");
@@ -201,12 +211,8 @@ fn sixty_seconds_of_outage_with_short_cooldowns() {
 fn after_its_return_one_probe_goes_first_and_sends_succeed_within_one_cooldown() {
     let pause = ms(200);
     let server = TestServer::builder().script(Script::new().on(Stage::Connect, [Action::Reset])).start();
-    let sender = sender(plain(&server))
-        .max_size(8)
-        .reconnect_cooldown(pause)
-        .max_reconnect_cooldown(pause)
-        .build()
-        .unwrap();
+    let sender =
+        sender(plain(&server)).max_size(8).reconnect_cooldown(pause).max_reconnect_cooldown(pause).build().unwrap();
     let sent = AtomicUsize::new(0);
     thread::scope(|scope| {
         let over = Flag::default();

@@ -211,7 +211,8 @@ impl<T> Hosts<T> {
             if live > 0 {
                 return Hope::Live;
             }
-            if let Some(end) = host.cooldown.end() {
+            let end = host.cooldown.end();
+            if let Some(end) = end.filter(|&end| Deadline::at(end, self.fair_time) <= errand.request.deadline) {
                 hope = match hope {
                     Hope::Until(earlier) if earlier <= end => hope,
                     _ => Hope::Until(end),

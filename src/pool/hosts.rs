@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::endpoint::HostId;
 use crate::pool::cooldown::Cooldown;
@@ -165,12 +165,14 @@ pub(super) struct Hosts<T> {
     /// The hosts of each priority, lowest first.
     pub(super) tiers: Vec<Vec<HostId>>,
     pub(super) max_size: usize,
+    /// What must be left of a caller's time when a host's pause ends, for the caller to wait for that.
+    pub(super) fair_time: Duration,
     /// Not before then does an idle connection become too old to be lent.
     next_expiry: Option<Instant>,
 }
 
 impl<T> Hosts<T> {
-    pub(super) fn new(plans: Vec<HostPlan>, max_size: usize) -> Self {
+    pub(super) fn new(plans: Vec<HostPlan>, max_size: usize, fair_time: Duration) -> Self {
         let mut priorities: Vec<u32> = plans.iter().map(|plan| plan.priority).collect();
         priorities.sort_unstable();
         priorities.dedup();
@@ -181,7 +183,7 @@ impl<T> Hosts<T> {
             tiers[tier].push(HostId(all.len()));
             all.push(Host::new(plan, tier));
         }
-        Self { all, tiers, max_size, next_expiry: None }
+        Self { all, tiers, max_size, fair_time, next_expiry: None }
     }
 
     pub(super) fn get(&self, host: HostId) -> &Host<T> {

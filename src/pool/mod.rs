@@ -76,6 +76,9 @@ pub(crate) struct Limits {
     pub(crate) lifetime_jitter: f64,
     /// A connection that carried so many messages is not lent again.
     pub(crate) max_messages: Option<u32>,
+    /// Who would have less time than this left when a host's pause ends does not wait for it: the try at its end is for somebody
+    /// whose failure tells something about the host.
+    pub(crate) fair_time: Duration,
     /// The first pause after a host failed.
     pub(crate) reconnect_cooldown: Duration,
     /// The longest pause.

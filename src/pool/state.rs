@@ -65,7 +65,7 @@ pub(super) struct PoolState<T> {
 impl<T> PoolState<T> {
     pub(super) fn new(plans: Vec<HostPlan>, limits: Limits, seed: u64, now: Instant) -> Self {
         Self {
-            hosts: Hosts::new(plans, limits.max_size),
+            hosts: Hosts::new(plans, limits.max_size, limits.fair_time),
             waiters: Waiters::new(),
             schedule: limits.schedule(),
             limits,

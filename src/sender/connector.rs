@@ -52,6 +52,12 @@ impl SmtpConnector {
         &self.stop
     }
 
+    /// What a caller must have left for an attempt to open a session to be worth waiting for: twice the least that is fair, because
+    /// by the time it begins some of it is gone.
+    pub(super) fn worthwhile_time(&self) -> Duration {
+        self.fair_time * 2
+    }
+
     pub(super) fn endpoint(&self, host: HostId) -> &Endpoint {
         self.hosts[host.0].endpoint()
     }

@@ -12,6 +12,7 @@ mod transport;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lettre::Message;
 use lettre::address::Envelope;
@@ -89,7 +90,8 @@ impl SmtpSender {
             max_connections: host.max_connections,
         });
         let hosts = hosts.collect();
-        let pool = Pool::new(connector, hosts, limits_of(&options), fastrand::u64(..))
+        let limits = limits_of(&options, connector.worthwhile_time());
+        let pool = Pool::new(connector, hosts, limits, fastrand::u64(..))
             .map_err(|error| OptionsError::new("maintenance thread", error.to_string(), "it must be able to start"))?;
         Ok(Self { inner: Arc::new(Inner { options, pool, pause: Arc::default() }) })
     }
@@ -151,7 +153,7 @@ impl fmt::Debug for SmtpSender {
 /// How much earlier than `max_lifetime` a connection may be retired, so that those opened together do not end together.
 const LIFETIME_JITTER: f64 = 0.1;
 
-fn limits_of(options: &PoolOptions) -> Limits {
+fn limits_of(options: &PoolOptions, fair_time: Duration) -> Limits {
     Limits {
         max_size: options.max_size,
         min_idle: options.min_idle,
@@ -160,6 +162,7 @@ fn limits_of(options: &PoolOptions) -> Limits {
         idle_timeout: options.idle_timeout,
         max_lifetime: options.max_lifetime,
         lifetime_jitter: LIFETIME_JITTER,
+        fair_time,
         max_messages: options.max_messages_per_connection,
         reconnect_cooldown: options.reconnect_cooldown,
         max_reconnect_cooldown: options.max_reconnect_cooldown,

@@ -242,6 +242,7 @@ pub(super) fn limits(max_size: usize) -> Limits {
         max_lifetime: None,
         lifetime_jitter: 0.1,
         max_messages: None,
+        fair_time: Duration::ZERO,
         reconnect_cooldown: Duration::from_secs(30),
         max_reconnect_cooldown: Duration::from_secs(300),
         exponential: true,
