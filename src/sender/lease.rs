@@ -108,7 +108,9 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`SendError`] of kind [`RetryableBeforeSend`](crate::FailureKind::RetryableBeforeSend): the connection is not usable any more.
+    /// [`SendError`] of kind [`RetryableBeforeSend`](crate::FailureKind::RetryableBeforeSend), or
+    /// [`RetryableTemporaryFailure`](crate::FailureKind::RetryableTemporaryFailure) if the server says that it is closing: the connection
+    /// is not usable any more.
     pub fn noop(&mut self) -> Result<(), SendError> {
         let timeout = self.inner().options.send_timeout;
         self.lease.connection_mut().probe(KeepaliveCommand::Noop, Deadline::after(timeout)).map_err(|failure| {
