@@ -34,6 +34,18 @@ struct State {
     hooks: BTreeMap<u64, Hook>,
 }
 
+impl State {
+    /// Takes `hook`, unless it is too late for one. Returns its place.
+    fn register(&mut self, hook: &mut Option<Hook>) -> u64 {
+        let id = self.next;
+        if let Some(hook) = hook.take_if(|_| !self.is_cancelled) {
+            self.next += 1;
+            self.hooks.insert(id, hook);
+        }
+        id
+    }
+}
+
 impl CancelToken {
     /// A token that nobody has cancelled.
     #[must_use]
@@ -67,15 +79,11 @@ impl CancelToken {
     /// Has `hook` run when the token is cancelled, or at once if it has been. It is forgotten when the registration is dropped; it
     /// may still be running then.
     pub(crate) fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> Registration {
-        let mut state = self.shared.lock();
-        let id = state.next;
-        if state.is_cancelled {
-            drop(state);
+        let mut hook: Option<Hook> = Some(Box::new(hook));
+        let id = self.shared.lock().register(&mut hook);
+        // Only a hook that came too late is still here.
+        if let Some(hook) = hook {
             hook();
-        } else {
-            state.next += 1;
-            state.hooks.insert(id, Box::new(hook));
-            drop(state);
         }
         Registration { shared: Arc::clone(&self.shared), id }
     }

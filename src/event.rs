@@ -186,6 +186,8 @@ pub(crate) enum Event {
     TooManyRecipients,
     /// The name server could not be asked: too many look-ups hang already.
     ResolverBusy,
+    /// The connection has failed before, and whoever holds it went on.
+    Spent,
     /// The connection was cut from our side while this step was under way.
     Interrupted(Step, Interrupt),
 }
@@ -208,7 +210,7 @@ impl Event {
             }
             Self::InjectedPlaintext | Self::Policy(Policy::StartTlsNotOffered) => Step::StartTls,
             Self::Policy(_) => Step::Auth,
-            Self::Inadmissible(_) => Step::Mail,
+            Self::Inadmissible(_) | Self::Spent => Step::Mail,
             Self::CommitGate => Step::Content,
             Self::TooManyRecipients => Step::Rcpt,
             Self::ResolverBusy => Step::Resolve,
@@ -236,6 +238,7 @@ impl fmt::Display for Event {
             Self::CommitGate => f.write_str("too little time was left to wait for an answer to the last byte"),
             Self::TooManyRecipients => f.write_str("too many recipients for one message, refused at RCPT"),
             Self::ResolverBusy => f.write_str("too many name look-ups hang already"),
+            Self::Spent => f.write_str("the connection has failed before and cannot be used again"),
             Self::Interrupted(step, Interrupt::Cancelled) => write!(f, "cancelled in {step}"),
             Self::Interrupted(step, Interrupt::Shutdown) => {
                 write!(f, "cut by shutdown in {step}, its grace being over")

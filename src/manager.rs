@@ -11,7 +11,7 @@ use lettre::address::Envelope;
 use crate::clock::{self, Deadline};
 use crate::endpoint::Endpoint;
 use crate::error::SendError;
-use crate::options::{AmbiguityBoundary, Host, OptionsError, PoolOptions, SendOptions, validate};
+use crate::options::{AmbiguityBoundary, Host, KeepaliveCommand, OptionsError, PoolOptions, SendOptions, validate};
 use crate::report::{Limit, Met, Receipt, judge, send_error};
 use crate::smtp::{Mail, Refused, Resolver, Session, SessionOpener, TimeLimits, Timeouts, transact};
 
@@ -109,7 +109,7 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
 
     /// Asks with RSET; only 250 is a sign of life.
     fn is_valid(&self, connection: &mut SmtpConnection) -> Result<(), SendError> {
-        let reset = connection.session_mut().reset(Deadline::after(PROBE_TIMEOUT));
+        let reset = connection.session_mut().probe(KeepaliveCommand::Rset, Deadline::after(PROBE_TIMEOUT));
         reset.map_err(|failure| {
             let judged = judge(
                 failure,

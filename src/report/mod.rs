@@ -1,4 +1,4 @@
-//! How a send ended, put together for its caller: what the machines say, judged by `classify`, as a [`Receipt`] or a [`SendError`].
+//! How a send ended, put together for its caller: what the machines say, judged by `classify`, as a [`Receipt`] or a [`SendError`](crate::SendError).
 
 mod failure;
 mod receipt;

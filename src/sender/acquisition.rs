@@ -84,6 +84,7 @@ impl Acquisition<'_> {
         match error {
             AcquireError::Exhausted { cause, counts } => {
                 let what = format!("no connection came free within {waited:.1?} ({limit})");
+                log::warn!("{what}; {counts}");
                 let error =
                     self.without_lease(FailureKind::PoolExhausted, what, "waited for as long as allowed", counts);
                 let endpoint = cause.as_ref().map(|(host, _)| self.inner.pool.connector().endpoint(*host).clone());

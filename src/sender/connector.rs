@@ -58,7 +58,7 @@ impl SmtpConnector {
 }
 
 impl Connector for SmtpConnector {
-    type Connection = Session;
+    type Connection = Box<Session>;
     type Error = Judged;
 
     fn open(
@@ -67,12 +67,12 @@ impl Connector for SmtpConnector {
         _id: u64,
         deadline: Deadline,
         cancel: Option<&CancelToken>,
-    ) -> Result<Session, OpenError<Judged>> {
+    ) -> Result<Box<Session>, OpenError<Judged>> {
         // The first one stays with the session; the caller's has no say over it once it is open.
         let tokens = [Some(&self.stop), cancel];
         let tokens: Vec<_> = tokens.into_iter().flatten().collect();
         let given = deadline.remaining();
-        self.hosts[host.0].open(deadline, &tokens).map_err(|failure| {
+        self.hosts[host.0].open(deadline, &tokens).map(Box::new).map_err(|failure| {
             let failure = interrupted(failure, cancel, &self.stop);
             let limit = match failure.event.step() {
                 _ if deadline.is_over() => Limit::TimeLeft,
@@ -85,27 +85,27 @@ impl Connector for SmtpConnector {
         })
     }
 
-    fn is_alive(&self, session: &mut Session) -> bool {
+    fn is_alive(&self, session: &mut Box<Session>) -> bool {
         session.is_alive()
     }
 
-    fn begin_probe(&self, session: &mut Session) -> bool {
+    fn begin_probe(&self, session: &mut Box<Session>) -> bool {
         session.begin_probe(self.keepalive_command)
     }
 
-    fn end_probe(&self, session: &mut Session, deadline: Deadline) -> bool {
+    fn end_probe(&self, session: &mut Box<Session>, deadline: Deadline) -> bool {
         session.end_probe(deadline).is_ok()
     }
 
-    fn is_in_step(&self, session: &Session) -> bool {
+    fn is_in_step(&self, session: &Box<Session>) -> bool {
         session.is_in_step()
     }
 
-    fn message_limit(&self, session: &Session) -> Option<u32> {
+    fn message_limit(&self, session: &Box<Session>) -> Option<u32> {
         session.message_limit()
     }
 
-    fn close(&self, session: Session, how: Close) {
+    fn close(&self, session: Box<Session>, how: Close) {
         match how {
             Close::Polite if session.is_in_step() => session.quit(),
             Close::Polite | Close::Abort => session.abort(),

@@ -7,7 +7,7 @@ use lettre::address::Envelope;
 use crate::clock::{self, Deadline};
 use crate::endpoint::Endpoint;
 use crate::error::SendError;
-use crate::options::SendOptions;
+use crate::options::{KeepaliveCommand, SendOptions};
 use crate::pool::{Close, Fate, Lease as PoolLease};
 use crate::report::{Judged, Limit, Met, Receipt, interrupted, judge, send_error};
 use crate::smtp::{Failure, Mail, Refused, TimeLimits, transact};
@@ -111,7 +111,7 @@ impl Lease {
     /// [`SendError`] of kind [`RetryableBeforeSend`](crate::FailureKind::RetryableBeforeSend): the connection is not usable any more.
     pub fn noop(&mut self) -> Result<(), SendError> {
         let timeout = self.inner().options.send_timeout;
-        self.lease.connection_mut().noop(Deadline::after(timeout)).map_err(|failure| {
+        self.lease.connection_mut().probe(KeepaliveCommand::Noop, Deadline::after(timeout)).map_err(|failure| {
             let judged = self.judge(interrupted(failure, None, self.stop()), Limit::Option("send_timeout", timeout));
             send_error(judged, self.endpoint().clone(), Vec::new()).with_pool(self.inner().pool.counts())
         })

@@ -41,6 +41,10 @@ pub(super) fn admit(
 /// Whether `address` stays inside its angle brackets and its line. lettre's parser sees to that; this is the last look before the
 /// wire, at whatever constructor made the address.
 fn is_writable(address: &str) -> bool {
+    // Most addresses hold nothing that would need a second thought.
+    if address.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'@' | b'-' | b'_' | b'+')) {
+        return true;
+    }
     let mut quoted = false;
     let mut escaped = false;
     address.bytes().all(|byte| {

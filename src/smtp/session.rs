@@ -71,17 +71,11 @@ impl Session {
         self.in_step && self.wire.look() == Look::Quiet
     }
 
-    /// Asks the server for a sign of life with RSET; only 250 is one. What was owed is paid by it.
-    pub(crate) fn reset(&mut self, deadline: Deadline) -> Result<(), Failure> {
-        self.ask(KeepaliveCommand::Rset, deadline)
-    }
-
-    /// Asks the server for a sign of life with NOOP; only 250 is one.
-    pub(crate) fn noop(&mut self, deadline: Deadline) -> Result<(), Failure> {
-        self.ask(KeepaliveCommand::Noop, deadline)
-    }
-
-    fn ask(&mut self, command: KeepaliveCommand, deadline: Deadline) -> Result<(), Failure> {
+    /// Asks the server for a sign of life; only 250 is one. RSET pays what was owed.
+    pub(crate) fn probe(&mut self, command: KeepaliveCommand, deadline: Deadline) -> Result<(), Failure> {
+        if !self.in_step {
+            return Err(Failure::new(Event::Spent, SendStage::Authenticated));
+        }
         let step = self.prepare_probe(command);
         self.wire.set_deadline(deadline);
         self.wire.send().map_err(|error| Failure::transport(step, error, SendStage::Authenticated))?;

@@ -152,6 +152,9 @@ struct Transaction<'s, 'm> {
 
 impl Transaction<'_, '_> {
     fn run(&mut self, limits: &TimeLimits) -> Result<Reply, Failure> {
+        if !self.session.in_step {
+            return Err(Failure::new(Event::Spent, self.stage));
+        }
         let Mail { envelope, content, .. } = *self.mail;
         let parameters = admit(envelope, content, &self.session.capabilities)
             .map_err(|inadmissible| Failure::new(Event::Inadmissible(inadmissible), self.stage))?;
