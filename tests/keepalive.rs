@@ -27,7 +27,8 @@ fn failures(sender: &SmtpSender) -> u64 {
 #[test]
 fn an_idle_session_is_asked_with_rset_and_serves_the_next_message() {
     let server = TestServer::start();
-    let sender = keeping_alive(&server).build().unwrap();
+    // With room for one only, a message that comes while the connection is being asked waits for it.
+    let sender = keeping_alive(&server).max_size(1).build().unwrap();
     let first = send(&sender, "one@test").unwrap();
     eventually("two probes", || commands(&server, 1, "RSET") >= 2);
     let second = send(&sender, "two@test").unwrap();
@@ -40,7 +41,7 @@ fn an_idle_session_is_asked_with_rset_and_serves_the_next_message() {
 #[test]
 fn a_session_under_tls_is_asked_too() {
     let server = tls_server(Security::StartTls).start();
-    let sender = sender(starttls(&server)).keepalive_interval(INTERVAL).build().unwrap();
+    let sender = sender(starttls(&server)).keepalive_interval(INTERVAL).max_size(1).build().unwrap();
     send(&sender, "one@test").unwrap();
     eventually("two probes", || commands(&server, 1, "RSET") >= 2);
     send(&sender, "two@test").unwrap();

@@ -221,7 +221,8 @@ impl<T> PoolState<T> {
         [self.limits.max_messages, record.message_limit, learned]
             .into_iter()
             .flatten()
-            .any(|limit| record.messages >= limit)
+            // A server that announces none at all is taken at its word with the first message.
+            .any(|limit| record.messages >= limit.max(1))
     }
 
     /// A lent connection has been closed: its place is free.

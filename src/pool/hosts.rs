@@ -71,6 +71,7 @@ impl<T> Host<T> {
     }
 
     /// Puts a connection in its place among the idle ones, which is at the back unless it was only probed.
+    #[inline]
     fn put(&mut self, held: Held<T>) {
         let since = held.record.idle_from();
         if self.idle.back().is_none_or(|last| last.record.idle_from() <= since) {
@@ -208,24 +209,32 @@ impl<T> Hosts<T> {
     }
 
     /// Puts a connection away. Returns when an idle connection becomes too old because of it.
+    #[inline]
     pub(super) fn put(&mut self, held: Held<T>, limits: &Limits) -> Option<Instant> {
         let (retire_at, mut expiry) = (held.record.retire_at, held.record.expiry(limits.idle_timeout));
         self.get_mut(held.record.host).put(held);
         if limits.min_idle > 0 {
-            // Idleness ends nothing as long as there are few; from then on, the one idle for longest is not kept.
-            let fronts = self.all.iter().filter_map(|host| host.idle.front()?.record.idle_until(limits.idle_timeout));
-            let not_kept = if self.idle_count() > limits.min_idle { fronts.min() } else { None };
-            expiry = earlier(retire_at, not_kept);
+            expiry = earlier(retire_at, self.first_not_kept(limits));
         }
         self.next_expiry = earlier(self.next_expiry, expiry);
         expiry
     }
 
+    /// When the first of those becomes too old that are not kept in spite of their idleness: while there are few, none;
+    /// from then on, the one idle for longest.
+    fn first_not_kept(&self, limits: &Limits) -> Option<Instant> {
+        let fronts = self.all.iter().filter_map(|host| host.idle.front()?.record.idle_until(limits.idle_timeout));
+        if self.idle_count() > limits.min_idle { fronts.min() } else { None }
+    }
+
+    /// Whether an idle connection may be too old to be lent.
+    #[inline]
+    pub(super) fn may_have_expired(&self, now: Instant) -> bool {
+        self.next_expiry.is_some_and(|at| at <= now)
+    }
+
     /// Takes idle connections out that are too old to be lent.
     pub(super) fn take_expired(&mut self, limits: &Limits, now: Instant) -> Vec<Held<T>> {
-        if self.next_expiry.is_none_or(|at| at > now) {
-            return Vec::new();
-        }
         let mut expired: Vec<_> =
             self.all.iter_mut().flat_map(|host| host.take_idle(|held| held.record.is_old(now))).collect();
         let kept = self.first_kept(limits.min_idle);

@@ -136,11 +136,13 @@ impl<C: Connector> Lease<C> {
         self.seat.record.clone()
     }
 
+    #[inline]
     fn keep(&mut self, connection: C::Connection, delivered: bool) {
         self.go_back(connection, |state, held, now, fx| state.give_back(held, delivered, now, fx));
     }
 
     /// Gives the connection, and with it the answer for its place, to a decision; unless it is not in step.
+    #[inline]
     fn go_back(&mut self, connection: C::Connection, decide: impl FnOnce(&mut State<C>, Held<C>, Instant, &mut Fx<C>)) {
         if !self.seat.shared.connector.is_in_step(&connection) {
             self.discard(connection, DiscardReason::Broken, Close::Abort);
@@ -154,6 +156,7 @@ impl<C: Connector> Lease<C> {
         self.hand_over(connection, |state, held, now, fx| state.retire(held, reason, now, fx));
     }
 
+    #[inline]
     fn hand_over(
         &mut self,
         connection: C::Connection,

@@ -70,11 +70,11 @@ fn tend<C: Connector>(shared: &Arc<Shared<C>>, rings: &Receiver<()>) -> bool {
     loop {
         rings.try_iter().for_each(drop);
         let now = clock::now();
-        let (errands, fx) = shared.decide(|state, fx| state.upkeep(now, fx));
-        let is_done = fx.is_empty() && errands.probes.is_empty() && !errands.refill;
+        let (chores, fx) = shared.decide(|state, fx| state.upkeep(now, fx));
+        let is_done = fx.is_empty() && chores.probes.is_empty() && !chores.refill;
         // In safe hands before anything is done that can fail.
-        let reserve = errands.refill.then(|| Reserve { pool: Arc::downgrade(shared), is_over: false });
-        let silent: Vec<_> = errands.probes.into_iter().map(|held| in_hand(shared, held)).collect();
+        let reserve = chores.refill.then(|| Reserve { pool: Arc::downgrade(shared), is_over: false });
+        let silent: Vec<_> = chores.probes.into_iter().map(|held| in_hand(shared, held)).collect();
         shared.carry_out(fx);
         if let Some(reserve) = reserve {
             reserve.send();

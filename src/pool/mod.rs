@@ -18,6 +18,7 @@ mod hosts;
 mod lease;
 mod maintenance;
 mod permit;
+mod place;
 mod shared;
 mod slot;
 mod state;

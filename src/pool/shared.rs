@@ -19,7 +19,8 @@ use crate::pool::errand::Errand;
 use crate::pool::held::Held;
 use crate::pool::lease::Lease;
 use crate::pool::permit::OpenPermit;
-use crate::pool::slot::{Charge, Gift, Refusal, RefusalReason, Slot, Woken};
+use crate::pool::place::WaitingPlace;
+use crate::pool::slot::{Charge, Gift, Refusal, RefusalReason};
 use crate::pool::state::{PoolState, Step};
 use crate::pool::{AcquireError, Fate, HostPlan, Limits};
 use crate::stats::DiscardReason;
@@ -82,6 +83,7 @@ impl<C: Connector> Shared<C> {
 
     // Proof: who waits for the drain has said so under this lock before it sleeps, and gives the lock up only by falling
     // asleep; so that whichever change drains the state finds it counted, and asleep.
+    #[inline]
     fn locked<R>(&self, change: impl FnOnce(&mut PoolState<C::Connection>) -> R) -> R {
         let mut state = self.state.lock();
         let result = change(&mut state);
@@ -293,7 +295,7 @@ impl<C: Connector> Shared<C> {
             }
             Step::Take(Gift::Permit(grant)) => Turn::Permit(OpenPermit::new(self, grant)),
             Step::Take(Gift::Refusal(refusal)) => Turn::Refused(refusal),
-            Step::Wait(slot) => Turn::Wait(WaitingPlace { shared: self, errand: errand.clone(), slot, is_left: false }),
+            Step::Wait(slot) => Turn::Wait(WaitingPlace::new(self, errand.clone(), slot)),
         };
         self.carry_out(fx);
         turn
@@ -318,78 +320,6 @@ enum Turn<'a, C: Connector> {
     Permit(OpenPermit<'a, C>),
     Wait(WaitingPlace<'a, C>),
     Refused(Refusal),
-}
-
-/// A place in the queue, given up on drop.
-struct WaitingPlace<'a, C: Connector> {
-    shared: &'a Arc<Shared<C>>,
-    errand: Errand,
-    slot: Arc<Slot<C::Connection>>,
-    is_left: bool,
-}
-
-impl<C: Connector> WaitingPlace<'_, C> {
-    /// Waits until something is given, time is up, or the caller wants nothing any more.
-    fn wait(mut self) -> Step<C::Connection> {
-        // The hook runs under no lock and takes none but the slot's. It may come late, when it marks a slot that nobody
-        // looks at any more.
-        let _hook = self.errand.request.cancel.as_ref().map(|token| {
-            let slot = Arc::clone(&self.slot);
-            token.on_cancel(move || slot.cancel())
-        });
-        let deadline = self.errand.request.deadline.instant();
-        let mut until = deadline;
-        loop {
-            match self.slot.sleep(until) {
-                Woken::Granted(gift) => {
-                    self.is_left = true;
-                    return Step::Take(gift);
-                }
-                Woken::Cancelled => {
-                    self.is_left = true;
-                    let now = clock::now();
-                    let (refusal, fx) = self.shared.decide(|state, fx| state.call_off(self.errand.ticket, now, fx));
-                    self.shared.carry_out(fx);
-                    return Step::Take(refusal);
-                }
-                Woken::Time if clock::now() >= deadline => return Step::Take(self.leave()),
-                Woken::Nudged | Woken::Time => {
-                    let now = clock::now();
-                    let (wake, fx) = self.shared.decide(|state, fx| state.tick(&self.errand, now, fx));
-                    until = wake;
-                    self.shared.carry_out(fx);
-                }
-            }
-        }
-    }
-
-    /// Time is up. What has come in the last moment is taken all the same.
-    fn leave(&mut self) -> Gift<C::Connection> {
-        self.is_left = true;
-        if let Some(gift) = self.slot.give_up() {
-            return gift;
-        }
-        let now = clock::now();
-        let (refusal, fx) = self.shared.decide(|state, fx| state.leave(self.errand.ticket, now, fx));
-        self.shared.carry_out(fx);
-        refusal
-    }
-}
-
-/// Something panicked while others were served: the place is left, and what had come is passed on.
-impl<C: Connector> Drop for WaitingPlace<'_, C> {
-    fn drop(&mut self) {
-        if self.is_left {
-            return;
-        }
-        let gift = self.slot.give_up();
-        self.shared.change(clock::now(), |state, now, fx| {
-            state.forget(self.errand.ticket, now, fx);
-            if let Some(gift) = gift {
-                state.pass_on(gift, now, fx);
-            }
-        });
-    }
 }
 
 /// Connections to be closed, each of which has a place until it has been.

@@ -268,7 +268,15 @@ impl<T> PoolState<T> {
     }
 
     /// Takes idle connections out that are too old to be lent.
+    #[inline]
     pub(super) fn sweep(&mut self, now: Instant, fx: &mut Effects<T>) {
+        if self.hosts.may_have_expired(now) {
+            self.end_expired(now, fx);
+        }
+    }
+
+    #[cold]
+    fn end_expired(&mut self, now: Instant, fx: &mut Effects<T>) {
         for held in self.hosts.take_expired(&self.limits, now) {
             let reason = if held.record.is_old(now) { DiscardReason::MaxLifetime } else { DiscardReason::IdleTimeout };
             self.close_later(held, reason, Close::Polite, now, fx);

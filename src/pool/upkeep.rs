@@ -63,7 +63,7 @@ impl<T> Upkeep<T> {
 
 /// What the maintenance thread is to do, beside the effects.
 #[derive(Debug)]
-pub(super) struct Errands<T> {
+pub(super) struct Chores<T> {
     /// To be asked for a sign of life; counted as leased.
     pub(super) probes: Vec<Held<T>>,
     /// Whether connections are to be opened in reserve, until [`PoolState::refill`] says that there are enough.
@@ -98,6 +98,7 @@ impl<T> PoolState<T> {
     /// Something is due then: the thread must not sleep longer.
     // Proof: the alarm is moved under the lock together with what makes it due, and the bell rung after unlocking. The
     // thread sets its alarm under the lock too, and then waits for the bell: it finds either what was due or the ring.
+    #[inline]
     pub(super) fn remind(&mut self, due: Instant, fx: &mut Effects<T>) {
         if self.upkeep.is_attended && self.upkeep.alarm.is_none_or(|at| at > due) {
             self.upkeep.alarm = Some(due);
@@ -106,6 +107,7 @@ impl<T> PoolState<T> {
     }
 
     /// A connection to this host has become idle, and something is due then because of it.
+    #[inline]
     pub(super) fn mind(&mut self, host: HostId, due: Option<Instant>, now: Instant, fx: &mut Effects<T>) {
         if !self.upkeep.is_attended {
             return;
@@ -127,6 +129,7 @@ impl<T> PoolState<T> {
     }
 
     /// Connections may have become too few.
+    #[inline]
     pub(super) fn mind_refill(&mut self, now: Instant, fx: &mut Effects<T>) {
         if self.limits.min_idle > 0 && self.upkeep.is_attended {
             if let Some(due) = self.refill_due(now) {
@@ -151,21 +154,21 @@ impl<T> PoolState<T> {
     }
 
     /// Decides what is due now, and sets the alarm for what comes after it.
-    pub(super) fn upkeep(&mut self, now: Instant, fx: &mut Effects<T>) -> Errands<T> {
-        let mut errands = Errands { probes: Vec::new(), refill: false };
+    pub(super) fn upkeep(&mut self, now: Instant, fx: &mut Effects<T>) -> Chores<T> {
+        let mut chores = Chores { probes: Vec::new(), refill: false };
         if self.is_shut_down {
-            return errands;
+            return chores;
         }
         self.sweep(now, fx);
         if self.fail_back_due(now).is_some_and(|due| due <= now) {
             self.fail_back(now, fx);
         }
-        errands.probes = self.take_silent(now, fx);
-        self.upkeep.is_probing = !errands.probes.is_empty();
+        chores.probes = self.take_silent(now, fx);
+        self.upkeep.is_probing = !chores.probes.is_empty();
         fx.closings.append(&mut self.upkeep.retired);
         if self.refill_due(now).is_some_and(|due| due <= now) {
             self.upkeep.is_refilling = true;
-            errands.refill = true;
+            chores.refill = true;
         }
         // Whoever waits may have been waiting for just this moment.
         self.settle(now, fx);
@@ -175,9 +178,10 @@ impl<T> PoolState<T> {
         self.upkeep.alarm = earlier(self.next_due(now), standing);
         // The thread is awake.
         fx.ring = false;
-        errands
+        chores
     }
 
+    #[inline]
     pub(super) fn probe_due(&self, record: &Record) -> Option<Instant> {
         record.silent_from().checked_add(self.limits.keepalive_interval?)
     }

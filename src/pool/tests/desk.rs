@@ -12,7 +12,7 @@ use crate::pool::held::{Held, Record};
 use crate::pool::slot::{Gift, Grant, Slot, Woken};
 use crate::pool::state::{PoolState, Step};
 use crate::pool::tests::fake::limits;
-use crate::pool::upkeep::Errands;
+use crate::pool::upkeep::Chores;
 use crate::pool::{HostPlan, Limits};
 use crate::stats::{DiscardReason, HostState};
 
@@ -119,10 +119,10 @@ impl Desk {
 
     /// What the thread does when it wakes: decides, closes, and decides again until there is nothing left but probes and
     /// openings, which are the test's.
-    pub(super) fn tend(&mut self) -> Errands<()> {
-        let mut all = Errands { probes: Vec::new(), refill: false };
+    pub(super) fn tend(&mut self) -> Chores<()> {
+        let mut all = Chores { probes: Vec::new(), refill: false };
         loop {
-            let Errands { probes, refill } = self.state.upkeep(self.now, &mut self.fx);
+            let Chores { probes, refill } = self.state.upkeep(self.now, &mut self.fx);
             let is_done = probes.is_empty() && !refill && self.fx.closings.is_empty();
             all.probes.extend(probes);
             all.refill |= refill;
@@ -179,4 +179,11 @@ pub(super) fn taken(slot: &Slot<()>) -> Option<Gift<()>> {
             Woken::Time | Woken::Cancelled => return None,
         }
     }
+}
+
+/// A desk with a thread, which is the test.
+pub(super) fn desk(max_size: usize, plans: Vec<HostPlan>, change: impl FnOnce(&mut Limits)) -> Desk {
+    let mut limits = limits(max_size);
+    change(&mut limits);
+    Desk::attended(limits, plans)
 }
