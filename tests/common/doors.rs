@@ -123,6 +123,14 @@ struct Turn {
     cut: bool,
 }
 
+impl Turn {
+    /// Ends the connection, unless one side owes the other something.
+    fn ends(&mut self) -> bool {
+        self.cut = !self.reply_due && !self.content_due;
+        self.cut
+    }
+}
+
 impl IdleCutter {
     /// In front of the server at `port`; `farewell` is sent before the end.
     pub fn before(port: u16, limit: Duration, farewell: &'static [u8]) -> Self {
@@ -196,9 +204,7 @@ fn carry(client: &TcpStream, server: &TcpStream, limit: Duration, farewell: &[u8
                     }
                 }
                 Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
-                    let mut turn = turn.lock();
-                    if !turn.reply_due && !turn.content_due {
-                        turn.cut = true;
+                    if turn.lock().ends() {
                         drop((&*client).write_all(farewell));
                         cuts.fetch_add(1, Ordering::SeqCst);
                         break;
