@@ -52,10 +52,10 @@ impl SmtpConnector {
         &self.stop
     }
 
-    /// What a caller must have left for an attempt to open a session to be worth waiting for: twice the least that is fair, because
+    /// What a caller must have left for an attempt to open a session to be worth waiting for: a little more than what is fair, because
     /// by the time it begins some of it is gone.
     pub(super) fn worthwhile_time(&self) -> Duration {
-        self.fair_time * 2
+        self.fair_time + self.fair_time / 4
     }
 
     pub(super) fn endpoint(&self, host: HostId) -> &Endpoint {
