@@ -50,7 +50,7 @@
 //!
 //! - [`SmtpSender`] and [`PoolOptions`]: sending, and every option with its default and its reason
 //! - [`Host`]: servers, TLS, credentials; also from a URL
-//! - [`SendOptions`]: a deadline for one call, partial recipients
+//! - [`SendOptions`]: a deadline for one call, a token that ends it, partial recipients
 //! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means
 //! - `testing` (feature): an embedded, scriptable SMTP server for your own tests
 //! - `SmtpConnectionManager` (feature `r2d2`, on by default): the same connections under a plain [`r2d2`](https://docs.rs/r2d2) pool
@@ -58,9 +58,10 @@
 //!
 //! # What is logged
 //!
-//! By the `log` crate: `warn` when a connection could not be opened, when a host begins to cool down, and when a message's outcome is
-//! unknown; `info` when a host works again; `debug` for connections opened and discarded with the reason, and for each classified
-//! failure. Never credentials, addresses or content, at any level.
+//! By the `log` crate: `error` when the pool's own thread ended early or another could not be started; `warn` when a connection could
+//! not be opened, when a host begins to cool down, and when a message's outcome is unknown; `info` when a host works again; `debug` for
+//! connections opened and discarded with the reason, and for each classified failure. Never credentials, addresses or content, at any
+//! level.
 //!
 //! # Features
 //!
