@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use crate::sync::Mutex;
@@ -28,6 +29,10 @@ type Place = Arc<Mutex<Option<Hook>>>;
 pub struct CancelToken {
     shared: Arc<Mutex<State>>,
 }
+
+// A panic elsewhere leaves a token as it was: cancelled, or not.
+impl UnwindSafe for CancelToken {}
+impl RefUnwindSafe for CancelToken {}
 
 #[derive(Default)]
 struct State {

@@ -83,7 +83,7 @@ impl SmtpConnectionManager {
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
             return Err(OptionsError::new("hosts", count.to_string(), "must be exactly one under r2d2"));
         };
-        let opener = SessionOpener::new(host, timeouts, Arc::new(Resolver::system()));
+        let opener = SessionOpener::new(host, timeouts, Arc::new(Resolver::system(1)));
         Ok(Self { opener, timeouts, send, opened: AtomicU64::new(0) })
     }
 }

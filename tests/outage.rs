@@ -98,6 +98,9 @@ fn percentile(sorted: &[Duration], part: f64) -> Duration {
     sorted[at.min(sorted.len() - 1)]
 }
 
+/// How much later than its connection came about the listener may have heard of it.
+const TOLD_LATE: Duration = ms(20);
+
 /// The tries that a cooldown allows: those that began before the first one, one for each place, and a probe at each end.
 fn attempts_keep_to_the_schedule(
     times: &[Instant],
@@ -112,8 +115,11 @@ fn attempts_keep_to_the_schedule(
     let mut pause = first;
     for (before, after) in times[opening - 1..].iter().zip(&times[opening..]) {
         let gap = *after - *before;
-        // The pause begins a little after the try that it follows.
-        assert!(gap >= pause.mul_f64(shortest), "a try {gap:?} after the one before, in a cooldown of {pause:?}");
+        // The pause begins a little after the try that it follows; but a busy machine may tell the listener of that try late.
+        assert!(
+            gap + TOLD_LATE >= pause.mul_f64(shortest),
+            "a try {gap:?} after the one before, in a cooldown of {pause:?}"
+        );
         pause = (pause * 2).min(longest);
     }
 }

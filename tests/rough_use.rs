@@ -4,11 +4,13 @@
 
 mod common;
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::thread;
 use std::time::Duration;
 
 use common::*;
 use smtp_pool::testing::{Action, Script, Stage, TestServer};
-use smtp_pool::{FailureKind, SendOptions, SendStage};
+use smtp_pool::{FailureKind, SendOptions, SendStage, SmtpSender};
 
 #[test]
 fn a_deadline_that_has_passed_costs_no_connection() {
@@ -123,10 +125,32 @@ fn a_lease_reads_why_the_server_ended_it() {
     assert!(error.is_retry_safe() && error.stage() == SendStage::Authenticated, "{error}");
 }
 
+#[test]
+fn getting_ready_waits_for_nobody_who_is_at_work() {
+    let server = TestServer::start();
+    for _ in 0..10 {
+        let sender = sender(plain(&server)).max_size(4).min_idle(4).build().unwrap();
+        let start = now();
+        let all_there = thread::scope(|scope| {
+            let callers: Vec<_> = (0..3).map(|_| scope.spawn(|| sender.warm_up().unwrap())).collect();
+            callers.into_iter().all(|caller| caller.join().unwrap() == 4)
+        });
+        assert!(all_there);
+        let _at_work = sender.lease().unwrap();
+        assert_eq!(sender.warm_up().unwrap(), 4);
+        assert!(now() - start < PATIENCE / 2);
+    }
+}
+
+#[test]
+fn a_panic_may_be_caught_around_a_sender() {
+    fn is_safe<T: UnwindSafe + RefUnwindSafe>() {}
+    is_safe::<SmtpSender>();
+    is_safe::<SendOptions>();
+}
+
 #[cfg(feature = "r2d2")]
 mod under_r2d2 {
-    use std::thread;
-
     use smtp_pool::{CancelToken, SmtpConnectionManager};
 
     use super::*;

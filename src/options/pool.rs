@@ -93,7 +93,7 @@ pub struct PoolOptions {
 
     /// Bound from the first command of a message to the moment before its last byte. Default: 30 s.
     ///
-    /// Raise it for large messages over slow links. A failure in it is always safe to retry.
+    /// Raise it for large messages over slow links. A failure in it is safe to retry, unless `ambiguity_boundary` says otherwise.
     pub send_timeout: Duration,
 
     /// Bound of writing the last byte and waiting for the answer to it. Default: 300 s.

@@ -52,6 +52,12 @@ impl SmtpSender {
         let mut leases = Vec::with_capacity(wanted);
         // Held together, so that each is another one; all go back at the end.
         while leases.len() < wanted {
+            // Those that others use are there too. Whoever waited for them while holding the rest would keep the pool from working,
+            // and two who did so would wait for each other.
+            let counts = self.inner.pool.counts();
+            if counts.idle == 0 && counts.leased >= wanted {
+                return Ok(counts.leased);
+            }
             let lease = acquisition(&self.inner).lease(&HostSet::default(), false, None);
             leases.push(lease.map_err(|failed| failed.error)?);
         }

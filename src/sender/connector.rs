@@ -33,7 +33,7 @@ pub(super) struct SmtpConnector {
 impl SmtpConnector {
     pub(super) fn new(options: &PoolOptions) -> Self {
         let timeouts = Timeouts::of(options);
-        let resolver = Arc::new(Resolver::system());
+        let resolver = Arc::new(Resolver::system(options.hosts.len()));
         let opener = |host: &crate::options::Host| SessionOpener::new(host.clone(), timeouts, Arc::clone(&resolver));
         let hosts = u32::try_from(options.hosts.len()).unwrap_or(u32::MAX);
         let share = options.connect_timeout.min(options.acquire_timeout / hosts);
@@ -104,7 +104,8 @@ impl Connector for SmtpConnector {
     }
 
     fn is_in_step(&self, session: &Box<Session>) -> bool {
-        session.is_in_step()
+        // A lease that was refused too often in a row ends with its session; the next caller would feel the server's impatience.
+        session.is_in_step() && !session.is_worn_out()
     }
 
     fn message_limit(&self, session: &Box<Session>) -> Option<u32> {

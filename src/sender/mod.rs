@@ -11,6 +11,7 @@ mod retry;
 mod transport;
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +61,10 @@ use self::pause::Pause;
 pub struct SmtpSender {
     inner: Arc<Inner>,
 }
+
+// A panic in the middle of a call leaves the pool whole: whatever the call held gives itself back, and what is not in step is closed.
+impl UnwindSafe for SmtpSender {}
+impl RefUnwindSafe for SmtpSender {}
 
 struct Inner {
     options: PoolOptions,

@@ -253,3 +253,18 @@ fn give_up(wire: Wire, failure: Failure) -> Failure {
     }
     failure
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn a_resolver_without_descriptors_speaks_against_no_host() {
+        let event_of = |error| resolve_failure(ResolveError::Failed(Arc::new(error))).event;
+        let ours = event_of(io::Error::from_raw_os_error(libc::EMFILE));
+        assert_eq!(ours, Event::Transport(Step::Resolve, Fault::LocalShortage));
+        let theirs = event_of(io::Error::other("SERVFAIL"));
+        assert_eq!(theirs, Event::Transport(Step::Resolve, Fault::Broken));
+    }
+}

@@ -13,8 +13,8 @@ use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::sync::Mutex;
 
-/// Look-ups that may run at a time. The system's resolver cannot be interrupted, so a name server that hangs keeps this many
-/// threads and no more.
+/// Look-ups that may run at a time, or one for each host if there are more of them. The system's resolver cannot be interrupted, so a
+/// name server that hangs keeps this many threads and no more.
 const MAX_LOOKUPS: usize = 4;
 
 type Addresses = Vec<IpAddr>;
@@ -31,6 +31,7 @@ pub(crate) struct Resolver {
 
 struct Shared {
     lookup: Box<Lookup>,
+    max_lookups: usize,
     names: Mutex<Names>,
 }
 
@@ -55,13 +56,19 @@ pub(super) enum ResolveError {
 }
 
 impl Resolver {
-    /// The system's resolver.
-    pub(crate) fn system() -> Self {
-        Self::new(|name| Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
+    /// The system's resolver, for so many hosts.
+    pub(crate) fn system(hosts: usize) -> Self {
+        Self::new(hosts, |name| Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
     }
 
-    fn new(lookup: impl Fn(&str) -> io::Result<Addresses> + Send + Sync + 'static) -> Self {
-        Self { shared: Arc::new(Shared { lookup: Box::new(lookup), names: Mutex::new(Names::default()) }) }
+    fn new(hosts: usize, lookup: impl Fn(&str) -> io::Result<Addresses> + Send + Sync + 'static) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                lookup: Box::new(lookup),
+                max_lookups: hosts.max(MAX_LOOKUPS),
+                names: Mutex::default(),
+            }),
+        }
     }
 
     /// The addresses of `name`, at least one.
@@ -104,7 +111,7 @@ impl Resolver {
                 waiting.push(answer_to);
                 return Ok((handle, answer));
             }
-            if names.asking.len() >= MAX_LOOKUPS {
+            if names.asking.len() >= self.shared.max_lookups {
                 return Err(ResolveError::Busy);
             }
             names.asking.insert(name.to_owned(), vec![answer_to]);
@@ -161,7 +168,7 @@ mod tests {
 
     #[test]
     fn an_address_needs_no_lookup() {
-        let resolver = Resolver::new(|_| panic!("nothing to look up"));
+        let resolver = Resolver::new(1, |_| panic!("nothing to look up"));
         let addresses = resolver.resolve("::1", 25, Deadline::after(LONG), &[]).unwrap();
         assert_eq!(addresses, ["[::1]:25".parse().unwrap()]);
     }
@@ -171,7 +178,7 @@ mod tests {
         let (release, released) = bounded::<()>(0);
         let begun = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&begun);
-        let resolver = Resolver::new(move |_| {
+        let resolver = Resolver::new(1, move |_| {
             counter.fetch_add(1, Ordering::Relaxed);
             let _ = released.recv();
             Ok(vec![IpAddr::from([127, 0, 0, 1])])
@@ -190,7 +197,7 @@ mod tests {
     #[test]
     fn a_cancelled_caller_does_not_wait_for_the_name_server() {
         let (_hold, held) = bounded::<()>(0);
-        let resolver = Resolver::new(move |_| {
+        let resolver = Resolver::new(1, move |_| {
             let _ = held.recv();
             Ok(Vec::new())
         });
@@ -206,7 +213,7 @@ mod tests {
     #[test]
     fn the_last_good_answer_outlives_the_name_server() {
         let calls = AtomicUsize::new(0);
-        let resolver = Resolver::new(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
+        let resolver = Resolver::new(1, move |_| match calls.fetch_add(1, Ordering::Relaxed) {
             0 => Ok(vec![IpAddr::from([192, 0, 2, 1])]),
             _ => Err(io::Error::other("SERVFAIL")),
         });
