@@ -7,7 +7,7 @@ pub(crate) enum Blame {
     Nobody,
     /// The host is not well: pause before connecting to it again.
     Host,
-    /// The host said that it is not for us (554 in the greeting, a bad certificate): pause as long as allowed at once.
+    /// The host said that it is not for us (554 in the greeting): pause as long as allowed at once.
     HostForLong,
     /// The host refused our credentials: pause as long as allowed at once, since trying again locks accounts.
     Credentials,

@@ -96,6 +96,7 @@ fn each(mut check: impl FnMut(&Event, SendStage, bool, bool, AmbiguityBoundary, 
     let mut events = vec![
         Event::InjectedPlaintext,
         Event::CommitGate,
+        Event::TooLate,
         Event::TooManyRecipients,
         Event::ResolverBusy,
         Event::Policy(Policy::StartTlsNotOffered),

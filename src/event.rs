@@ -182,6 +182,8 @@ pub(crate) enum Event {
     Inadmissible(Inadmissible),
     /// Too little time was left for the commit to be worth starting.
     CommitGate,
+    /// No time was left before the first command.
+    TooLate,
     /// 552 to a RCPT after others were accepted: the rest may be sent on their own.
     TooManyRecipients,
     /// The name server could not be asked: too many look-ups hang already.
@@ -210,7 +212,7 @@ impl Event {
             }
             Self::InjectedPlaintext | Self::Policy(Policy::StartTlsNotOffered) => Step::StartTls,
             Self::Policy(_) => Step::Auth,
-            Self::Inadmissible(_) | Self::Spent => Step::Mail,
+            Self::Inadmissible(_) | Self::Spent | Self::TooLate => Step::Mail,
             Self::CommitGate => Step::Content,
             Self::TooManyRecipients => Step::Rcpt,
             Self::ResolverBusy => Step::Resolve,
@@ -236,6 +238,7 @@ impl fmt::Display for Event {
             Self::Policy(policy) => policy.fmt(f),
             Self::Inadmissible(inadmissible) => inadmissible.fmt(f),
             Self::CommitGate => f.write_str("too little time was left to wait for an answer to the last byte"),
+            Self::TooLate => f.write_str("no time was left for the first command"),
             Self::TooManyRecipients => f.write_str("too many recipients for one message, refused at RCPT"),
             Self::ResolverBusy => f.write_str("too many name look-ups hang already"),
             Self::Spent => f.write_str("the connection has failed before and cannot be used again"),

@@ -8,11 +8,12 @@ use std::time::Duration;
 use lettre::Message;
 use lettre::address::Envelope;
 
+use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::Endpoint;
 use crate::error::SendError;
 use crate::options::{AmbiguityBoundary, Host, KeepaliveCommand, OptionsError, PoolOptions, SendOptions, validate};
-use crate::report::{Limit, Met, Receipt, judge, send_error};
+use crate::report::{Limit, Met, Receipt, interrupted, judge, send_error};
 use crate::smtp::{Mail, Refused, Resolver, Session, SessionOpener, TimeLimits, Timeouts, transact};
 
 /// How long a server may take to show that it is alive.
@@ -166,7 +167,10 @@ impl SmtpConnection {
         let limits = TimeLimits::new(started, caller, send, final_reply);
         let mail = Mail { envelope, content, policy: options.recipients };
         let reused = self.messages > 0;
-        match transact(self.session_mut(), &mail, &limits) {
+        let cancel = options.cancel.as_ref();
+        let session = self.session_mut();
+        let outcome = session.listen().map_err(Refused::from).and_then(|()| transact(session, &mail, &limits, cancel));
+        match outcome {
             Ok(accepted) => {
                 self.messages = self.messages.saturating_add(1);
                 Ok(Receipt::of(accepted, self.endpoint.clone(), self.id, started))
@@ -174,6 +178,8 @@ impl SmtpConnection {
             Err(Refused { failure, recipients }) => {
                 let limit = Limit::of_sending(failure.event.step(), caller, send, final_reply);
                 let met = Met { reused, in_step: self.session_mut().is_in_step(), reauthenticated: true };
+                // There is no sender here that could be shut down.
+                let failure = interrupted(failure, cancel, &CancelToken::new());
                 let judged = judge(failure, met, boundary, limit);
                 Err(send_error(judged, self.endpoint.clone(), recipients).with_attempts(1))
             }

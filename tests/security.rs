@@ -561,6 +561,14 @@ fn sec_27_a_reply_that_nobody_asked_for_is_not_taken_for_the_next_one() {
     let error = send(&sender(host).build().unwrap(), "early@security").unwrap_err();
     assert_eq!(error.stage(), SendStage::Connected, "{error}");
     assert_eq!(server.snapshot().reached(Stage::Mail), 0);
+    // Behind a challenge: said without having heard the answer, which must not be given then.
+    let server = with_secret(Security::ImplicitTls)
+        .script(Script::new().on(Stage::Auth, [Action::reply("334 VXNlcm5hbWU6\r\n235 2.7.0 ok\r\n")]))
+        .start();
+    let host = implicit_tls(&server).credentials("user", "secret").auth_mechanisms([Mechanism::Login]);
+    let error = send(&sender(host).build().unwrap(), "early@security").unwrap_err();
+    assert_eq!(error.stage(), SendStage::Connected, "{error}");
+    assert_eq!(server.snapshot().reached(Stage::AuthStep), 0);
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl fmt::Display for Judged {
     /// What happened, with the limit that was hit.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.failure.event.fmt(f)?;
-        if matches!(self.failure.event, Event::Transport(_, Fault::TimedOut)) {
+        if matches!(self.failure.event, Event::Transport(_, Fault::TimedOut) | Event::TooLate) {
             write!(f, " ({})", self.limit)?;
         }
         Ok(())

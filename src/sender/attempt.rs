@@ -34,9 +34,7 @@ impl Call<'_> {
         let mut renewals = Renewals::default();
         loop {
             let limits = TimeLimits::new(started, caller, options.send_timeout, options.final_reply_timeout);
-            let cut = cancel.map(|token| lease.connection().cut_on(token));
-            let outcome = transact(lease.connection_mut(), &self.mail, &limits);
-            drop(cut);
+            let outcome = transact(lease.connection_mut(), &self.mail, &limits, cancel);
             let refused = match outcome {
                 Ok(accepted) => {
                     renewals.learn(inner, lease.host(), None);

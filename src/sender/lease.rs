@@ -87,9 +87,11 @@ impl Lease {
         let caller = options.deadline.map(Deadline::on);
         let limits = TimeLimits::new(started, caller, send, final_reply);
         let mail = Mail { envelope, content, policy: options.recipients };
-        let cut = options.cancel.as_ref().map(|token| self.lease.connection().cut_on(token));
-        let outcome = transact(self.lease.connection_mut(), &mail, &limits);
-        drop(cut);
+        let session = self.lease.connection_mut();
+        let outcome = session
+            .listen()
+            .map_err(Refused::from)
+            .and_then(|()| transact(session, &mail, &limits, options.cancel.as_ref()));
         match outcome {
             Ok(accepted) => {
                 self.lease.note_delivered();

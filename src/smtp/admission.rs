@@ -47,7 +47,7 @@ fn is_writable(address: &str) -> bool {
     }
     let mut quoted = false;
     let mut escaped = false;
-    address.bytes().all(|byte| {
+    let stays_inside = address.bytes().all(|byte| {
         let was_escaped = escaped;
         escaped = quoted && byte == b'\\' && !was_escaped;
         match byte {
@@ -59,7 +59,9 @@ fn is_writable(address: &str) -> bool {
             b'<' | b'>' | b' ' => quoted,
             _ => true,
         }
-    })
+    });
+    // A quotation without end would take the bracket behind it in.
+    stays_inside && !quoted
 }
 
 #[cfg(test)]
@@ -83,6 +85,9 @@ mod tests {
             "\"a\r\nb\"",
             "\"a\"> \"b",
             "\"a\\\"b\"c>",
+            "\"a",
+            "\"a> SIZE=1",
+            "\"a\\\"",
         ] {
             assert!(!is_writable(hostile), "{hostile:?}");
         }

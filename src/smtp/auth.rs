@@ -13,7 +13,8 @@ use super::capabilities::Capabilities;
 use super::failure::Failure;
 use super::wire::Wire;
 
-/// What a step of a mechanism sends, or why there is no such step.
+/// What a step of a mechanism sends, its line end included. Made in one piece: a string that grows leaves a copy of what it held
+/// behind, which nobody overwrites.
 type Response = Zeroizing<String>;
 
 /// Authenticates with the first mechanism that is allowed here and offered there.
@@ -30,13 +31,8 @@ pub(super) fn authenticate(
     let Some(mechanism) = mechanism else {
         return Err(Failure::new(Event::Policy(Policy::NoCommonMechanism), SendStage::Connected));
     };
-    let mut line = Zeroizing::new(format!("AUTH {mechanism}"));
-    if mechanism.supports_initial_response() {
-        line.push(' ');
-        line.push_str(&initial_response(mechanism, secret));
-    }
+    let mut line = opening(mechanism, secret);
     for challenges in 0.. {
-        line.push_str("\r\n");
         let reply = exchange(wire, &line)?;
         if reply != Outcome::Challenge {
             return Ok(());
@@ -60,21 +56,25 @@ fn exchange(wire: &mut Wire, line: &str) -> Result<Outcome, Failure> {
     let complete = wire.read().map_err(|error| Failure::wire(Step::Auth, error, stage))?;
     match complete.code {
         235 => Ok(Outcome::Authenticated),
+        // Whatever stands behind a challenge was said without having heard the answer.
+        334 if wire.has_leftover() => Err(Failure::new(Event::OutOfStep(Step::Auth, Desync::Unsolicited), stage)),
         334 => Ok(Outcome::Challenge),
         221 | 400.. => Err(Failure::refused(Step::Auth, wire.to_reply(complete), stage)),
         code => Err(Failure::new(Event::OutOfStep(Step::Auth, Desync::WrongClass(code)), stage)),
     }
 }
 
-/// What follows the mechanism's name in the command, so that the exchange takes one round trip.
-fn initial_response(mechanism: Mechanism, secret: &Secret) -> Response {
+/// The command, with the first answer behind the mechanism's name where it has one, so that the exchange takes one round trip.
+fn opening(mechanism: Mechanism, secret: &Secret) -> Response {
+    let name = mechanism.to_string();
     let (user, password) = (secret.identity(), secret.expose());
-    let response = Zeroizing::new(match mechanism {
-        Mechanism::Xoauth2 => format!("user={user}\x01auth=Bearer {password}\x01\x01"),
+    let answer = match mechanism {
+        Mechanism::Xoauth2 => joined(&["user=", user, "\x01auth=Bearer ", password, "\x01\x01"]),
+        Mechanism::Login => return joined(&["AUTH ", &name, "\r\n"]),
         // RFC 4616: no authorization identity, authentication identity, password.
-        _ => format!("\0{user}\0{password}"),
-    });
-    encode(&response)
+        _ => joined(&["\0", user, "\0", password]),
+    };
+    joined(&["AUTH ", &name, " ", &encoded(&answer), "\r\n"])
 }
 
 /// The answer to a challenge, counted from 0; `None` when the mechanism has no such step.
@@ -82,16 +82,23 @@ fn initial_response(mechanism: Mechanism, secret: &Secret) -> Response {
 /// The challenges' text is not looked at: servers word and case LOGIN's prompts as they like, and their order is the same everywhere.
 fn answer(mechanism: Mechanism, challenge: u32, secret: &Secret) -> Option<Response> {
     match (mechanism, challenge) {
-        (Mechanism::Login, 0) => Some(encode(secret.identity())),
-        (Mechanism::Login, 1) => Some(encode(secret.expose())),
+        (Mechanism::Login, 0) => Some(joined(&[&encoded(secret.identity()), "\r\n"])),
+        (Mechanism::Login, 1) => Some(joined(&[&encoded(secret.expose()), "\r\n"])),
         // The challenge is an error in JSON; an empty answer brings the refusal itself.
-        (Mechanism::Xoauth2, 0) => Some(Response::default()),
+        (Mechanism::Xoauth2, 0) => Some(joined(&["\r\n"])),
         _ => None,
     }
 }
 
-fn encode(text: &str) -> Response {
+fn encoded(text: &str) -> Zeroizing<String> {
     Zeroizing::new(BASE64.encode(text))
+}
+
+fn joined(parts: &[&str]) -> Zeroizing<String> {
+    let length = parts.iter().map(|part| part.len()).sum();
+    let mut whole = Zeroizing::new(String::with_capacity(length));
+    parts.iter().for_each(|part| whole.push_str(part));
+    whole
 }
 
 #[cfg(test)]
@@ -102,15 +109,19 @@ mod tests {
     fn responses_are_those_of_the_mechanisms_documents() {
         // RFC 4616 §4: "tim" with password "tanstaaftanstaaf", without authorization identity.
         let tim = Secret::new("tim".into(), "tanstaaftanstaaf".into());
-        assert_eq!(*initial_response(Mechanism::Plain, &tim), "AHRpbQB0YW5zdGFhZnRhbnN0YWFm");
-        assert_eq!(*answer(Mechanism::Login, 0, &tim).unwrap(), "dGlt");
-        assert_eq!(*answer(Mechanism::Login, 1, &tim).unwrap(), "dGFuc3RhYWZ0YW5zdGFhZg==");
+        assert_eq!(*opening(Mechanism::Plain, &tim), "AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n");
+        assert_eq!(*opening(Mechanism::Login, &tim), "AUTH LOGIN\r\n");
+        assert_eq!(*answer(Mechanism::Login, 0, &tim).unwrap(), "dGlt\r\n");
+        assert_eq!(*answer(Mechanism::Login, 1, &tim).unwrap(), "dGFuc3RhYWZ0YW5zdGFhZg==\r\n");
         // Google, "OAuth 2.0 mechanism", its own example.
         let google = Secret::new("someuser@example.com".into(), "ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg".into());
         assert_eq!(
-            *initial_response(Mechanism::Xoauth2, &google),
-            "dXNlcj1zb21ldXNlckBleGFtcGxlLmNvbQFhdXRoPUJlYXJlciB5YTI5LnZGOWRmdDRxbVRjMk52YjNSbGNrQmhkSFJoZG1semRHRXVZMjl0Q2cBAQ=="
+            *opening(Mechanism::Xoauth2, &google),
+            "AUTH XOAUTH2 dXNlcj1zb21ldXNlckBleGFtcGxlLmNvbQFhdXRoPUJlYXJlciB5YTI5LnZGOWRmdDRxbVRjMk52YjNSbGNrQmhkSFJoZG1semRHRXVZMjl0Q2cBAQ==\r\n"
         );
+        for line in [opening(Mechanism::Plain, &tim), opening(Mechanism::Xoauth2, &google)] {
+            assert_eq!(line.capacity(), line.len(), "made in one piece");
+        }
         assert!(answer(Mechanism::Plain, 0, &tim).is_none());
         assert!(answer(Mechanism::Login, 2, &tim).is_none());
         assert!(answer(Mechanism::Xoauth2, 1, &tim).is_none());

@@ -13,6 +13,10 @@ use crate::clock::Deadline;
 /// When the kernel begins to ask an idle peer whether it is there.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 
+/// The kernel counts milliseconds in 31 bits, and refuses more.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const LONGEST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// Connects to one of `addresses`, tried in order ([RFC 5321 §5.1](https://www.rfc-editor.org/rfc/rfc5321#section-5.1)); each gets
 /// an equal share of what is left, so that a dead first address leaves time for the second.
 pub(super) fn connect(
@@ -57,9 +61,12 @@ fn connect_to(
             move || drop(socket.shutdown(Shutdown::Both))
         };
         let _registrations = cancel.iter().map(|token| token.on_cancel(cut())).collect::<Vec<_>>();
+        if cancel.iter().any(|token| token.is_cancelled()) {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "cancelled"));
+        }
         socket.connect_timeout(&address.into(), timeout)?;
     }
-    // Only a hook that runs at this moment still holds it, and it is about to cut the connection.
+    // Nobody else holds it any more: a hook whose registration is gone is gone too.
     Arc::try_unwrap(socket).map(TcpStream::from).map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "cancelled"))
 }
 
@@ -70,7 +77,7 @@ fn prepare(stream: &TcpStream, unacknowledged_timeout: Duration) -> io::Result<(
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
     // A write into a black hole succeeds for megabytes: only this notices that nothing is acknowledged.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_user_timeout(Some(unacknowledged_timeout))?;
+    socket.set_tcp_user_timeout(Some(unacknowledged_timeout.min(LONGEST_USER_TIMEOUT)))?;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = unacknowledged_timeout;
     Ok(())

@@ -18,7 +18,7 @@ use super::auth;
 use super::capabilities::Capabilities;
 use super::command::{QUIT, STARTTLS};
 use super::connect::connect;
-use super::failure::Failure;
+use super::failure::{Failure, fault_of};
 use super::resolve::{ResolveError, Resolver};
 use super::session::Session;
 use super::stream::{DeadlineStream, DeadlineTcp, cutter};
@@ -72,6 +72,12 @@ impl SessionOpener {
         let mut cutters = cancel.iter().map(|token| token.on_cancel(cutter(&socket))).collect::<Vec<_>>();
         let mut session = self.start(DeadlineTcp::new(socket, connect_by), connect_by, deadline)?;
         session.keep_cutter(cutters.drain(..).next());
+        // The others have let go of it. One that was cancelled before has cut it, and it must not be lent to anybody.
+        if cancel.iter().skip(1).any(|token| token.is_cancelled()) {
+            session.abort();
+            let error = std::io::Error::new(std::io::ErrorKind::NotConnected, "cancelled");
+            return Err(Failure::transport(Step::Connect, error, SendStage::Connected));
+        }
         Ok(session)
     }
 
@@ -230,7 +236,12 @@ fn resolve_failure(error: ResolveError) -> Failure {
         ResolveError::TimedOut => transport(Fault::TimedOut),
         ResolveError::Busy => Failure::new(Event::ResolverBusy, SendStage::BeforeConnect),
         ResolveError::NoThread(error) => Failure { source: Some(error.into()), ..transport(Fault::LocalShortage) },
-        ResolveError::Failed(error) => Failure { source: Some(error.into()), ..transport(Fault::Broken) },
+        // The resolver needs descriptors too: without any, the host is not to blame.
+        ResolveError::Failed(error) => {
+            let is_ours = fault_of(&error) == Fault::LocalShortage;
+            let fault = if is_ours { Fault::LocalShortage } else { Fault::Broken };
+            Failure { source: Some(error.into()), ..transport(fault) }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cancel::{CancelToken, Registration};
 use crate::clock::Deadline;
-use crate::event::{Desync, Event, Step};
+use crate::event::{Desync, Event, Fault, Step};
 use crate::options::KeepaliveCommand;
 use crate::stage::SendStage;
 
@@ -45,7 +45,7 @@ impl Session {
     }
 
     /// Has the connection cut when `token` is cancelled, until what is returned is dropped.
-    pub(crate) fn cut_on(&self, token: &CancelToken) -> Registration {
+    pub(super) fn cut_on(&self, token: &CancelToken) -> Registration {
         token.on_cancel(cutter(self.wire.stream().socket()))
     }
 
@@ -71,11 +71,30 @@ impl Session {
         self.in_step && self.wire.look() == Look::Quiet
     }
 
+    /// The look of [`is_alive`](Self::is_alive) for one who has held the session for a while, with the reason: a reply that nobody
+    /// asked for must not be taken for the answer to the next command.
+    pub(crate) fn listen(&mut self) -> Result<(), Failure> {
+        let stage = SendStage::Authenticated;
+        if !self.in_step {
+            return Err(Failure::new(Event::Spent, stage));
+        }
+        if self.is_alive() {
+            return Ok(());
+        }
+        self.in_step = false;
+        Err(match self.wire.read_arrived() {
+            Ok(Some(complete)) if matches!(complete.code, 221 | 421) => {
+                Failure::refused(Step::Mail, self.wire.to_reply(complete), stage)
+            }
+            Ok(None) if !self.wire.has_leftover() => Failure::new(Event::Transport(Step::Mail, Fault::Closed), stage),
+            Ok(_) => Failure::new(Event::OutOfStep(Step::Mail, Desync::Unsolicited), stage),
+            Err(desync) => Failure::wire(Step::Mail, desync.into(), stage),
+        })
+    }
+
     /// Asks the server for a sign of life; only 250 is one. RSET pays what was owed.
     pub(crate) fn probe(&mut self, command: KeepaliveCommand, deadline: Deadline) -> Result<(), Failure> {
-        if !self.in_step {
-            return Err(Failure::new(Event::Spent, SendStage::Authenticated));
-        }
+        self.listen()?;
         let step = self.prepare_probe(command);
         self.wire.set_deadline(deadline);
         self.wire.send().map_err(|error| Failure::transport(step, error, SendStage::Authenticated))?;

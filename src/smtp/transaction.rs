@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use lettre::address::Envelope;
 
+use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::event::{Desync, Event, Fault, Step};
 use crate::options::RecipientPolicy;
@@ -82,8 +83,29 @@ pub(crate) struct Refused {
     pub(crate) recipients: Vec<RecipientOutcome>,
 }
 
-/// Sends one message. Afterwards the session is in step, or says that it is not.
-pub(crate) fn transact(session: &mut Session, mail: &Mail<'_>, limits: &TimeLimits) -> Result<Accepted, Refused> {
+impl From<Failure> for Refused {
+    /// Before any recipient was asked about.
+    fn from(failure: Failure) -> Self {
+        Self { failure, recipients: Vec::new() }
+    }
+}
+
+/// Sends one message; `cancel` cuts the connection meanwhile. Afterwards the session is in step, or says that it is not.
+pub(crate) fn transact(
+    session: &mut Session,
+    mail: &Mail<'_>,
+    limits: &TimeLimits,
+    cancel: Option<&CancelToken>,
+) -> Result<Accepted, Refused> {
+    let cut = cancel.map(|token| session.cut_on(token));
+    let outcome = carry(session, mail, limits);
+    // From here on the token cuts this connection no more. If it has done so, nobody is to find out by using it.
+    drop(cut);
+    session.in_step &= !cancel.is_some_and(CancelToken::is_cancelled);
+    outcome
+}
+
+fn carry(session: &mut Session, mail: &Mail<'_>, limits: &TimeLimits) -> Result<Accepted, Refused> {
     let mut transaction = Transaction {
         session,
         mail,
@@ -155,6 +177,10 @@ impl Transaction<'_, '_> {
         if !self.session.in_step {
             return Err(Failure::new(Event::Spent, self.stage));
         }
+        // A caller whose time is over must not cost a connection that others can use.
+        if limits.send_by.is_over() {
+            return Err(Failure::new(Event::TooLate, self.stage));
+        }
         let Mail { envelope, content, .. } = *self.mail;
         let parameters = admit(envelope, content, &self.session.capabilities)
             .map_err(|inadmissible| Failure::new(Event::Inadmissible(inadmissible), self.stage))?;
@@ -163,10 +189,10 @@ impl Transaction<'_, '_> {
         self.stage = SendStage::EnvelopeStarted;
 
         if let Err(failure) = self.envelope(parameters) {
-            // A server may refuse and hang up before it has answered the rest: what it said first, it meant. Only nonsense
-            // casts doubt on it.
-            let is_transport = matches!(failure.event, Event::Transport(..));
-            return Err(if is_transport { self.refusal().unwrap_or(failure) } else { failure });
+            // A server may refuse and hang up before it has answered the rest, with a 421 or without (Postfix says it to the command
+            // behind one refusal too many): what it said first, it meant. Only nonsense casts doubt on it.
+            let is_end = matches!(failure.event, Event::Transport(..) | Event::Reply(_, 221 | 421));
+            return Err(if is_end { self.refusal().unwrap_or(failure) } else { failure });
         }
         if let Some(refusal) = self.refusal() {
             self.withdraw();
