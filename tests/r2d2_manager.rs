@@ -90,7 +90,10 @@ fn one_that_broke_in_use_is_replaced() {
         [(Stage::Mail, FailureKind::RetryableBeforeSend), (Stage::EndOfData, FailureKind::UnknownAfterData)]
     {
         let server = TestServer::builder().script(Script::new().once(stage, [Action::Reset])).start();
-        let pool = pool(plain(&server), 1);
+        // Without the question before each use: what is broken is known without asking.
+        let manager = SmtpConnectionManager::new(plain(&server)).unwrap();
+        let builder = Pool::builder().max_size(1).min_idle(Some(0)).test_on_check_out(false);
+        let pool = builder.connection_timeout(PATIENCE).build(manager).unwrap();
         let error = send_over(&mut pool.get().unwrap(), "1@broken").unwrap_err();
         assert_eq!((error.kind(), error.attempts()), (kind, 1), "{error}");
         assert_eq!(server.accepted("1@broken"), 0);

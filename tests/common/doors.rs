@@ -179,7 +179,8 @@ fn carry(client: &TcpStream, server: &TcpStream, limit: Duration, farewell: &[u8
         stream.set_nodelay(true).unwrap();
     }
     client.set_read_timeout(Some(limit)).unwrap();
-    let turn = Mutex::new(Turn::default());
+    // The first word is the server's.
+    let turn = Mutex::new(Turn { reply_due: true, ..Turn::default() });
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut buffer = [0; 16_384];
