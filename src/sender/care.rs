@@ -6,6 +6,7 @@ use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
 use crate::error::SendError;
 use crate::pool::HostSet;
+use crate::stats::PoolStatus;
 
 use super::acquisition::Acquisition;
 use super::lease::Lease;
@@ -54,8 +55,8 @@ impl SmtpSender {
         while leases.len() < wanted {
             // Those that others use are there too. Whoever waited for them while holding the rest would keep the pool from working,
             // and two who did so would wait for each other.
-            let counts = self.inner.pool.counts();
-            if counts.idle == 0 && counts.leased >= wanted {
+            let PoolStatus { counts, is_shut_down, .. } = self.inner.pool.status();
+            if counts.idle == 0 && counts.leased >= wanted && !is_shut_down {
                 return Ok(counts.leased);
             }
             let lease = acquisition(&self.inner).lease(&HostSet::default(), false, None);
