@@ -248,7 +248,6 @@ fn weights_hold_over_sends_of_eight_threads() {
 }
 
 #[test]
-#[ignore = "not kept yet: when every connection is busy, the one that comes free first decides"]
 fn weights_hold_over_sends_of_a_saturated_pool() {
     weights_hold(8, 8);
 }

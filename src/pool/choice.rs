@@ -13,6 +13,9 @@ use crate::pool::errand::Errand;
 use crate::pool::hosts::Hosts;
 use crate::pool::slot::Charge;
 
+/// How many rounds of all leases at once a host's credit remembers. One of them is what chance explains.
+const ROUNDS: i64 = 8;
+
 /// What to do for a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Choice {
@@ -125,13 +128,29 @@ impl<T> Hosts<T> {
     }
 
     /// Whether `victim` gives an idle connection up for one to `host`: to a preferred host always; to one of the same
-    /// preference if that brings the places closer to the weights. Each such exchange does, so that they come to an end.
+    /// preference if that brings the places closer to the weights, or if `host` is owed more than chance explains. Each
+    /// exchange of the first kind is an improvement, so that they come to an end; one of the second kind is followed by
+    /// the next only when as much is owed the other way.
     fn yields_to(&self, victim: HostId, host: HostId, errand: &Errand) -> bool {
         match self.rank(victim, errand).cmp(&self.rank(host, errand)) {
             Ordering::Greater => true,
-            Ordering::Equal => self.compare_loads(victim, host, 1) == Ordering::Greater,
+            Ordering::Equal => self.compare_loads(victim, host, 1) == Ordering::Greater || self.is_owed(host, victim),
             Ordering::Less => false,
         }
+    }
+
+    /// Whether `host` is far behind, with `victim` as far ahead, and has no more than its share of the places.
+    ///
+    /// A saturated pool lends whatever comes free first, so a host that serves faster carries more than its weight however
+    /// the places are divided. One place more or less is what brings that back, and little enough that a slow host does
+    /// not take the whole pool.
+    fn is_owed(&self, host: HostId, victim: HostId) -> bool {
+        let tier = self.get(host).tier;
+        let much = self.bound(tier) / ROUNDS;
+        let (host, victim) = (self.get(host), self.get(victim));
+        let weights: u128 = self.tiers[tier].iter().map(|&id| u128::from(self.get(id).plan.weight)).sum();
+        let has_its_share = host.places() as u128 * weights <= self.max_size as u128 * u128::from(host.plan.weight);
+        has_its_share && victim.places() > 1 && host.credit >= much && victim.credit <= -much
     }
 
     /// Compares the places that two hosts have for their weights, once `other` has `more`.
@@ -184,12 +203,12 @@ impl<T> Hosts<T> {
         }
     }
 
-    /// How far a host of this tier may be ahead or behind: as far as one round of all leases at once may bring it, since
+    /// How far a host of this tier may be ahead or behind: as far as some rounds of all leases at once may bring it, since
     /// what serves then is what happens to be idle. Forgotten too early, chance would favour the lighter host.
     fn bound(&self, tier: usize) -> i64 {
         const MOST: usize = 64;
         let leases = i64::try_from(self.max_size.min(MOST)).unwrap_or(1);
-        leases * self.tiers[tier].iter().map(|&id| i64::from(self.get(id).plan.weight)).sum::<i64>()
+        ROUNDS * leases * self.tiers[tier].iter().map(|&id| i64::from(self.get(id).plan.weight)).sum::<i64>()
     }
 
     /// How long opening one connection may take: an equal share of the time left for each host that is still to try.
