@@ -8,13 +8,12 @@ use std::time::Duration;
 use lettre::Message;
 use lettre::address::Envelope;
 
-use crate::cancel::CancelToken;
-use crate::clock::{self, Deadline};
+use crate::clock::Deadline;
 use crate::endpoint::Endpoint;
 use crate::error::SendError;
-use crate::options::{AmbiguityBoundary, Host, KeepaliveCommand, OptionsError, PoolOptions, SendOptions, validate};
-use crate::report::{Limit, Met, Receipt, interrupted, judge, send_error};
-use crate::smtp::{Mail, Refused, Resolver, Session, SessionOpener, TimeLimits, Timeouts, transact};
+use crate::options::{Host, KeepaliveCommand, OptionsError, PoolOptions, SendOptions, validate};
+use crate::report::{HeldSession, Limit, Met, Receipt, SendSettings, judge, send_error};
+use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
 
 /// How long a server may take to show that it is alive.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,15 +40,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct SmtpConnectionManager {
     opener: SessionOpener,
     timeouts: Timeouts,
-    send: SendTimeouts,
+    settings: SendSettings,
     opened: AtomicU64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct SendTimeouts {
-    send: Duration,
-    final_reply: Duration,
-    boundary: AmbiguityBoundary,
 }
 
 impl SmtpConnectionManager {
@@ -73,18 +65,14 @@ impl SmtpConnectionManager {
     pub fn from_options(options: PoolOptions) -> Result<Self, OptionsError> {
         validate(&options)?;
         let timeouts = Timeouts::of(&options);
-        let send = SendTimeouts {
-            send: options.send_timeout,
-            final_reply: options.final_reply_timeout,
-            boundary: options.ambiguity_boundary,
-        };
+        let settings = SendSettings::of(&options);
         let count = options.hosts.len();
         let mut hosts = options.hosts.into_iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
             return Err(OptionsError::new("hosts", count.to_string(), "must be exactly one under r2d2"));
         };
         let opener = SessionOpener::new(host, timeouts, Arc::new(Resolver::system(1)));
-        Ok(Self { opener, timeouts, send, opened: AtomicU64::new(0) })
+        Ok(Self { opener, timeouts, settings, opened: AtomicU64::new(0) })
     }
 }
 
@@ -96,7 +84,7 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
         let deadline = Deadline::after(self.timeouts.connect + self.timeouts.auth);
         let session = self.opener.open(deadline, &[]).map_err(|failure| {
             let limit = Limit::of_opening(failure.event.step(), self.timeouts);
-            let judged = judge(failure, Met::default(), self.send.boundary, limit);
+            let judged = judge(failure, Met::default(), self.settings.boundary, limit);
             send_error(judged, self.opener.endpoint().clone(), Vec::new())
         })?;
         Ok(SmtpConnection {
@@ -104,27 +92,20 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
             endpoint: self.opener.endpoint().clone(),
             id: self.opened.fetch_add(1, Ordering::Relaxed) + 1,
             messages: 0,
-            timeouts: self.send,
+            settings: self.settings,
         })
     }
 
     /// Asks with RSET; only 250 is a sign of life.
     fn is_valid(&self, connection: &mut SmtpConnection) -> Result<(), SendError> {
-        let reset = connection.session_mut().probe(KeepaliveCommand::Rset, Deadline::after(PROBE_TIMEOUT));
-        reset.map_err(|failure| {
-            let judged = judge(
-                failure,
-                Met { reused: true, ..Met::default() },
-                self.send.boundary,
-                Limit::Option("the probe's bound", PROBE_TIMEOUT),
-            );
-            send_error(judged, connection.endpoint.clone(), Vec::new())
-        })
+        let held = connection.held();
+        let answer = held.session.probe(KeepaliveCommand::Rset, Deadline::after(PROBE_TIMEOUT));
+        answer.map_err(|failure| held.error(failure, Limit::Option("the probe's bound", PROBE_TIMEOUT)))
     }
 
     fn has_broken(&self, connection: &mut SmtpConnection) -> bool {
         let messages = connection.messages;
-        let session = connection.session_mut();
+        let session = connection.held().session;
         let is_spent = session.message_limit().is_some_and(|limit| messages >= limit);
         !session.is_in_step() || session.is_worn_out() || is_spent
     }
@@ -137,7 +118,7 @@ pub struct SmtpConnection {
     endpoint: Endpoint,
     id: u64,
     messages: u32,
-    timeouts: SendTimeouts,
+    settings: SendSettings,
 }
 
 impl SmtpConnection {
@@ -161,33 +142,20 @@ impl SmtpConnection {
         content: &[u8],
         options: &SendOptions,
     ) -> Result<Receipt, SendError> {
-        let started = clock::now();
-        let SendTimeouts { send, final_reply, boundary } = self.timeouts;
-        let caller = options.deadline.map(Deadline::on);
-        let limits = TimeLimits::new(started, caller, send, final_reply);
-        let mail = Mail { envelope, content, policy: options.recipients };
-        let reused = self.messages > 0;
-        let cancel = options.cancel.as_ref();
-        let session = self.session_mut();
-        let outcome = session.listen().map_err(Refused::from).and_then(|()| transact(session, &mail, &limits, cancel));
-        match outcome {
-            Ok(accepted) => {
-                self.messages = self.messages.saturating_add(1);
-                Ok(Receipt::of(accepted, self.endpoint.clone(), self.id, started))
-            }
-            Err(Refused { failure, recipients }) => {
-                let limit = Limit::of_sending(failure.event.step(), caller, send, final_reply);
-                let met = Met { reused, in_step: self.session_mut().is_in_step(), reauthenticated: true };
-                // There is no sender here that could be shut down.
-                let failure = interrupted(failure, cancel, &CancelToken::new());
-                let judged = judge(failure, met, boundary, limit);
-                Err(send_error(judged, self.endpoint.clone(), recipients).with_attempts(1))
-            }
-        }
+        let receipt = self.held().send(envelope, content, options)?;
+        self.messages = self.messages.saturating_add(1);
+        Ok(receipt)
     }
 
-    fn session_mut(&mut self) -> &mut Session {
-        self.session.as_mut().expect("only the drop takes the session")
+    fn held(&mut self) -> HeldSession<'_> {
+        HeldSession {
+            session: self.session.as_mut().expect("only the drop takes the session"),
+            endpoint: &self.endpoint,
+            connection_id: self.id,
+            reused: self.messages > 0,
+            settings: self.settings,
+            stop: None,
+        }
     }
 }
 

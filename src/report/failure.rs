@@ -63,10 +63,10 @@ pub(crate) struct Judged {
 }
 
 /// The failure as it is told when a token was cancelled: the connection did not fail, it was cut from our side.
-pub(crate) fn interrupted(failure: Failure, caller: Option<&CancelToken>, stop: &CancelToken) -> Failure {
+pub(crate) fn interrupted(failure: Failure, caller: Option<&CancelToken>, stop: Option<&CancelToken>) -> Failure {
     let interrupt = match caller {
         Some(caller) if caller.is_cancelled() => Interrupt::Cancelled,
-        _ if stop.is_cancelled() => Interrupt::Shutdown,
+        _ if stop.is_some_and(CancelToken::is_cancelled) => Interrupt::Shutdown,
         _ => return failure,
     };
     match failure.event {

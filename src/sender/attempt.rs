@@ -46,7 +46,7 @@ impl Call<'_> {
             renewals.learn(inner, lease.host(), Some(step));
             let limit = Limit::of_sending(step, caller, options.send_timeout, options.final_reply_timeout);
             let Refused { failure, recipients } = refused;
-            let failure = interrupted(failure, cancel, inner.pool.connector().stop());
+            let failure = interrupted(failure, cancel, Some(inner.pool.connector().stop()));
             let met = Met {
                 reused: lease.is_reused(),
                 in_step: lease.connection().is_in_step(),

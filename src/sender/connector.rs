@@ -79,7 +79,7 @@ impl Connector for SmtpConnector {
         let tokens: Vec<_> = tokens.into_iter().flatten().collect();
         let given = deadline.remaining();
         self.hosts[host.0].open(deadline, &tokens).map(Box::new).map_err(|failure| {
-            let failure = interrupted(failure, cancel, &self.stop);
+            let failure = interrupted(failure, cancel, Some(&self.stop));
             let limit = match failure.event.step() {
                 _ if deadline.is_over() => Limit::TimeLeft,
                 step => Limit::of_opening(step, self.timeouts),

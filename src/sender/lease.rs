@@ -4,13 +4,12 @@ use std::fmt;
 
 use lettre::address::Envelope;
 
-use crate::clock::{self, Deadline};
+use crate::clock::Deadline;
 use crate::endpoint::Endpoint;
 use crate::error::SendError;
 use crate::options::{KeepaliveCommand, SendOptions};
 use crate::pool::{Close, Fate, Lease as PoolLease};
-use crate::report::{Judged, Limit, Met, Receipt, interrupted, judge, send_error};
-use crate::smtp::{Failure, Mail, Refused, TimeLimits, transact};
+use crate::report::{HeldSession, Limit, Receipt, SendSettings};
 use crate::stats::DiscardReason;
 
 use super::connector::SmtpConnector;
@@ -81,28 +80,13 @@ impl Lease {
         content: &[u8],
         options: &SendOptions,
     ) -> Result<Receipt, SendError> {
-        let started = clock::now();
-        let pool_options = &self.sender.inner.options;
-        let (send, final_reply) = (pool_options.send_timeout, pool_options.final_reply_timeout);
-        let caller = options.deadline.map(Deadline::on);
-        let limits = TimeLimits::new(started, caller, send, final_reply);
-        let mail = Mail { envelope, content, policy: options.recipients };
-        let session = self.lease.connection_mut();
-        let outcome = session
-            .listen()
-            .map_err(Refused::from)
-            .and_then(|()| transact(session, &mail, &limits, options.cancel.as_ref()));
-        match outcome {
-            Ok(accepted) => {
+        let receipt = self.held().send(envelope, content, options);
+        match receipt {
+            Ok(receipt) => {
                 self.lease.note_delivered();
-                Ok(Receipt::of(accepted, self.endpoint().clone(), self.lease.id(), started))
+                Ok(receipt)
             }
-            Err(Refused { failure, recipients }) => {
-                let limit = Limit::of_sending(failure.event.step(), caller, send, final_reply);
-                let judged = self.judge(interrupted(failure, options.cancel.as_ref(), self.stop()), limit);
-                let error = send_error(judged, self.endpoint().clone(), recipients);
-                Err(error.with_attempts(1).with_pool(self.inner().pool.counts()))
-            }
+            Err(error) => Err(error.with_pool(self.inner().pool.counts())),
         }
     }
 
@@ -115,10 +99,10 @@ impl Lease {
     /// is not usable any more.
     pub fn noop(&mut self) -> Result<(), SendError> {
         let timeout = self.inner().options.send_timeout;
-        self.lease.connection_mut().probe(KeepaliveCommand::Noop, Deadline::after(timeout)).map_err(|failure| {
-            let judged = self.judge(interrupted(failure, None, self.stop()), Limit::Option("send_timeout", timeout));
-            send_error(judged, self.endpoint().clone(), Vec::new()).with_pool(self.inner().pool.counts())
-        })
+        let held = self.held();
+        let probed = held.session.probe(KeepaliveCommand::Noop, Deadline::after(timeout));
+        let error = probed.map_err(|failure| held.error(failure, Limit::Option("send_timeout", timeout)));
+        error.map_err(|error| error.with_pool(self.inner().pool.counts()))
     }
 
     /// Closes the connection instead of giving it back.
@@ -130,18 +114,16 @@ impl Lease {
         &self.sender.inner
     }
 
-    fn stop(&self) -> &crate::cancel::CancelToken {
-        self.inner().pool.connector().stop()
-    }
-
-    fn judge(&self, failure: Failure, limit: Limit) -> Judged {
-        // Nothing is tried twice here, so a server that asks for a new login is taken at its word.
-        let met = Met {
+    fn held(&mut self) -> HeldSession<'_> {
+        let Inner { options, pool, .. } = &*self.sender.inner;
+        HeldSession {
+            endpoint: pool.connector().endpoint(self.lease.host()),
+            connection_id: self.lease.id(),
             reused: self.lease.is_reused(),
-            in_step: self.lease.connection().is_in_step(),
-            reauthenticated: true,
-        };
-        judge(failure, met, self.inner().options.ambiguity_boundary, limit)
+            settings: SendSettings::of(options),
+            stop: Some(pool.connector().stop()),
+            session: self.lease.connection_mut(),
+        }
     }
 }
 

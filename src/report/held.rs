@@ -1,0 +1,84 @@
+//! A message over a session that its caller holds, where nothing is tried twice.
+
+use std::time::Duration;
+
+use lettre::address::Envelope;
+
+use crate::cancel::CancelToken;
+use crate::clock::{self, Deadline};
+use crate::endpoint::Endpoint;
+use crate::error::SendError;
+use crate::options::{AmbiguityBoundary, PoolOptions, SendOptions};
+use crate::smtp::{Failure, Mail, Refused, Session, TimeLimits, transact};
+
+use super::failure::{Judged, Limit, Met, interrupted, judge, send_error};
+use super::receipt::Receipt;
+
+/// The options that such a send depends on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SendSettings {
+    send_timeout: Duration,
+    final_reply_timeout: Duration,
+    pub(crate) boundary: AmbiguityBoundary,
+}
+
+impl SendSettings {
+    pub(crate) const fn of(options: &PoolOptions) -> Self {
+        Self {
+            send_timeout: options.send_timeout,
+            final_reply_timeout: options.final_reply_timeout,
+            boundary: options.ambiguity_boundary,
+        }
+    }
+}
+
+/// A session in its caller's hands.
+pub(crate) struct HeldSession<'a> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) connection_id: u64,
+    /// Whether it has been idle before.
+    pub(crate) reused: bool,
+    pub(crate) settings: SendSettings,
+    /// What a shutdown cuts it with, if there is somebody to shut down.
+    pub(crate) stop: Option<&'a CancelToken>,
+}
+
+impl HeldSession<'_> {
+    /// Sends one message.
+    pub(crate) fn send(
+        &mut self,
+        envelope: &Envelope,
+        content: &[u8],
+        options: &SendOptions,
+    ) -> Result<Receipt, SendError> {
+        let started = clock::now();
+        let SendSettings { send_timeout, final_reply_timeout, .. } = self.settings;
+        let caller = options.deadline.map(Deadline::on);
+        let cancel = options.cancel.as_ref();
+        let limits = TimeLimits::new(started, caller, send_timeout, final_reply_timeout);
+        let mail = Mail { envelope, content, policy: options.recipients };
+        // Whoever holds a session may not have looked at it for long.
+        let heard = self.session.listen().map_err(Refused::from);
+        match heard.and_then(|()| transact(self.session, &mail, &limits, cancel)) {
+            Ok(accepted) => Ok(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, started)),
+            Err(Refused { failure, recipients }) => {
+                let limit = Limit::of_sending(failure.event.step(), caller, send_timeout, final_reply_timeout);
+                let judged = self.judge(interrupted(failure, cancel, self.stop), limit);
+                Err(send_error(judged, self.endpoint.clone(), recipients).with_attempts(1))
+            }
+        }
+    }
+
+    /// The error for a failure that was no message's.
+    pub(crate) fn error(&self, failure: Failure, limit: Limit) -> SendError {
+        let judged = self.judge(interrupted(failure, None, self.stop), limit);
+        send_error(judged, self.endpoint.clone(), Vec::new())
+    }
+
+    fn judge(&self, failure: Failure, limit: Limit) -> Judged {
+        // Nothing is tried twice, so a server that asks for a new login is taken at its word.
+        let met = Met { reused: self.reused, in_step: self.session.is_in_step(), reauthenticated: true };
+        judge(failure, met, self.settings.boundary, limit)
+    }
+}
