@@ -230,7 +230,7 @@ fn min_idle_is_restored_after_a_restart_and_never_while_cooling() {
         }
         is_over
     });
-    eventually("four are idle again", || sender.status().counts.idle == 4);
+    eventually("four are idle again", || sender.status().counts.idle >= 4);
     let took = now() - returned;
     eprintln!("four idle again {took:?} after the server's return, cooldown {pause:?}");
     assert!(took <= pause + ms(500), "{took:?}");

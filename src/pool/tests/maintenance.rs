@@ -172,7 +172,9 @@ fn reserve_is_there_without_being_asked_for_and_comes_back() {
         pool.connector().kill(id);
     }
     got(pool.acquire(soon())).finish(KEEP);
-    until(|| pool.counts().idle == 4 && at_rest(&pool));
+    // The one that came back may be one more: the reserve does not count on what is lent.
+    until(|| pool.counts().idle >= 4 && at_rest(&pool));
+    assert!(pool.counts().idle <= 5);
     assert!(pool.status().discarded.of(DiscardReason::ServerClosed) == 4);
     assert!(pool.connector().gauge.highest.load(SeqCst) <= 8);
 }
