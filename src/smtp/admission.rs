@@ -4,6 +4,7 @@ use lettre::address::Envelope;
 
 use crate::event::{Inadmissible, Party};
 
+use super::body::normalised_len;
 use super::capabilities::Capabilities;
 use super::command::MailParameters;
 
@@ -31,10 +32,10 @@ pub(super) fn admit(
     if eight_bit_mime && !server.eight_bit_mime {
         return Err(Inadmissible::NeedsEightBitMime);
     }
-    let size = content.len() as u64;
-    match server.size_limit {
-        Some(limit) if size > limit => Err(Inadmissible::TooLarge { size, limit }),
-        _ => Ok(MailParameters { size: server.size.then_some(content.len()), eight_bit_mime, smtp_utf8 }),
+    let size = server.size.then(|| normalised_len(content));
+    match (size, server.size_limit) {
+        (Some(size), Some(limit)) if size as u64 > limit => Err(Inadmissible::TooLarge { size: size as u64, limit }),
+        _ => Ok(MailParameters { size, eight_bit_mime, smtp_utf8 }),
     }
 }
 
@@ -109,9 +110,13 @@ mod tests {
         assert_eq!(admit(&foreign, b"x", &bare), Err(Inadmissible::NeedsSmtpUtf8(Party::Recipient(1))));
         assert_eq!(
             admit(&foreign, b"\xfc", &full),
-            Ok(MailParameters { size: Some(1), eight_bit_mime: true, smtp_utf8: true })
+            Ok(MailParameters { size: Some(3), eight_bit_mime: true, smtp_utf8: true })
         );
-        assert_eq!(admit(&ascii, b"123456", &full), Err(Inadmissible::TooLarge { size: 6, limit: 5 }));
-        assert_eq!(admit(&ascii, b"12345", &full).unwrap().size, Some(5));
+        assert_eq!(admit(&ascii, b"123456\r\n", &full), Err(Inadmissible::TooLarge { size: 8, limit: 5 }));
+        assert_eq!(admit(&ascii, b"123\r\n", &full).unwrap().size, Some(5));
+        // What counts is what travels: each line with CR LF, the last one too.
+        assert_eq!(admit(&ascii, b"1\n\n", &full).unwrap().size, Some(5));
+        assert_eq!(admit(&ascii, b"1\n\n\n", &full), Err(Inadmissible::TooLarge { size: 7, limit: 5 }));
+        assert_eq!(admit(&ascii, b"1234", &full), Err(Inadmissible::TooLarge { size: 6, limit: 5 }));
     }
 }
