@@ -210,7 +210,7 @@ mod memory {
 }
 
 #[cfg(target_os = "linux")]
-mod sec_22 {
+mod sec_22_memory {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD as BASE64;
     use lettre::transport::smtp::authentication::Mechanism;
@@ -237,7 +237,7 @@ mod sec_22 {
 
     /// In the parent: a server that knows the secret. Its own memory is none of the child's.
     #[test]
-    fn no_secret_stays_in_memory() {
+    fn sec_22_no_secret_stays_in_memory() {
         if let Some(role) = alone::role() {
             return in_the_child(&role);
         }
@@ -250,7 +250,7 @@ mod sec_22 {
                     .start();
                 let role =
                     format!("{way} {} {mechanism} {}", server.port(), BASE64.encode(server.root_certificate_pem()));
-                let output = alone::run("isolation::sec_22::no_secret_stays_in_memory", &role, &[]);
+                let output = alone::run("isolation::sec_22_memory::sec_22_no_secret_stays_in_memory", &role, &[]);
                 alone::assert_success(&output);
                 assert!(server.messages().iter().all(|message| message.authenticated_as() == Some(&user())));
                 assert_eq!(server.messages().len(), 3, "{mechanism} {way}");
@@ -314,5 +314,75 @@ mod sec_22 {
         for (name, needle) in &needles {
             assert_eq!(needle.count(), 0, "{name}, after the sender was dropped");
         }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod sec_23_name_server {
+    use std::fs;
+    use std::net::UdpSocket;
+    use std::process::Command;
+
+    use smtp_pool::SendOptions;
+
+    use super::*;
+
+    const HOSTS: usize = 6;
+    const THREADS: usize = 10;
+    const SENDS: usize = 100;
+
+    /// The system's own resolver is what asks, so this needs root: for port 53, and for a `/etc/resolv.conf` that only the child sees.
+    #[test]
+    fn sec_23_a_name_server_that_never_answers_costs_a_thread_for_each_host() {
+        if alone::role().is_some() {
+            return in_the_child();
+        }
+        let may_mount = Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
+        let Some(deaf) = UdpSocket::bind("127.53.53.53:53").ok().filter(|_| may_mount) else {
+            eprintln!("NOT RUN: needs port 53 and a mount namespace, so root");
+            return;
+        };
+        let file = std::env::temp_dir().join(format!("smtp-pool-resolv-{}", std::process::id()));
+        fs::write(&file, "nameserver 127.53.53.53\noptions timeout:30 attempts:5\n").unwrap();
+        let mount = "mount --bind \"$1\" /etc/resolv.conf && shift && exec \"$@\"";
+        let wrapper = ["unshare", "--mount", "sh", "-c", mount, "sh", file.to_str().unwrap()];
+        let name =
+            "isolation::sec_23_name_server::sec_23_a_name_server_that_never_answers_costs_a_thread_for_each_host";
+        let output = alone::run(name, "dns", &wrapper);
+        fs::remove_file(&file).unwrap();
+        alone::assert_success(&output);
+        deaf.set_nonblocking(true).unwrap();
+        assert!(deaf.recv(&mut [0; 512]).is_ok(), "it was asked");
+    }
+
+    fn in_the_child() {
+        let hosts = (0..HOSTS).map(|number| Host::plain(format!("host{number}.hangs.example")));
+        let sender = hosts.fold(SmtpSender::builder(), |builder, host| builder.host(host));
+        let sender = sender.max_retries(0).reconnect_cooldown(ms(1)).max_reconnect_cooldown(ms(1)).build().unwrap();
+        let before = threads("");
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..SENDS {
+                        let deadline = now() + ms(20);
+                        let error = send_to(&sender, "x@dns", 1, &SendOptions::new().deadline(deadline)).unwrap_err();
+                        assert!(error.is_retry_safe(), "{error}");
+                        // A bound on hanging, not on the pace of a busy machine.
+                        assert!(now() < deadline + PATIENCE / 2, "{error}");
+                    }
+                });
+            }
+        });
+        let lookups = threads("smtp-pool-resol");
+        assert!((1..=HOSTS).contains(&lookups), "{lookups} look-ups hang");
+        assert!(threads("") <= before + lookups, "{} threads, {before} before", threads(""));
+    }
+
+    /// The threads of this process whose name begins so, as far as the kernel keeps names.
+    fn threads(name: &str) -> usize {
+        let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+        tasks
+            .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with(name)))
+            .count()
     }
 }

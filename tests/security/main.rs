@@ -24,14 +24,14 @@
 //! | SEC-20 endless 334 | `auth::sec_20_no_challenge_after_another` |
 //! | SEC-21 one pool, one identity | `isolation::sec_21_…` (three). There is no rotation of credentials yet |
 //! | SEC-22 secrets in memory | `isolation::sec_22_no_secret_stays_in_memory` (Linux). Out of reach: the buffers of the TLS library and of the kernel, and strings of the caller's own |
-//! | SEC-23 DNS that hangs | `src/smtp/resolve.rs`, `a_hanging_name_server_holds_nobody_past_the_deadline_and_piles_up_no_threads`; `isolation::sec_23_a_name_server_that_never_answers_costs_four_threads` (Linux, as root) |
+//! | SEC-23 DNS that hangs | `src/smtp/resolve.rs`, `a_hanging_name_server_holds_nobody_past_the_deadline_and_piles_up_no_threads`; `isolation::sec_23_a_name_server_that_never_answers_costs_a_thread_for_each_host` (Linux, as root; otherwise it says that it did not run) |
 //! | SEC-24 rebinding | `tls::sec_10_sec_24_…` |
 //! | SEC-25 8-bit and UTF-8 | `replies::sec_25_what_is_not_offered_is_not_sent` |
 //! | SEC-26 REQUIRETLS | not asked for by any option, so never said: `injection::sec_05_parameters_…` sends to a server that offers it |
 //! | SEC-27 early replies | `replies::sec_27_a_reply_that_nobody_asked_for_is_not_taken_for_the_next_one`; new keys in mid-session: `fault_matrix/rekeyed.rs` |
 //! | SEC-28 labels of metrics | there are no metrics yet; discards are counted by an enum, `DiscardReason` |
 //! | SEC-29 numbers, unsafe code | `replies::sec_29_absurd_numbers_in_ehlo_are_no_limits`; `architecture.rs`, `nothing_is_unsafe`, over the lint `unsafe_code = "forbid"` |
-//! | SEC-30 supply chain | `.ci/run` holds `rust-version` and looks for async runtimes; licences and advisories are looked at for a release |
+//! | SEC-30 supply chain | `.ci/run`: `rust-version`, no async runtime, licences, crates.io alone. Advisories need a database from the network, so they are looked at for a release |
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic and needs no manual")]
 

@@ -157,11 +157,16 @@ fn sec_09_sec_18_required_means_required() {
     ];
     for (name, script) in cases {
         let server = with_secret(Security::StartTls).script(script).start();
-        let sender = sender(secret_host(&server)).max_retries(2).retry_base_delay(ms(1)).build().unwrap();
-        let error = send(&sender, "required@security").unwrap_err();
-        assert!(server.messages().is_empty(), "{name}");
-        assert_nothing_given(&server, &error);
-        assert!(!server.transcript(1).handshake_started(), "{name}");
+        // Without credentials too: where nobody asks for TLS but this setting, the mail itself would go in the clear.
+        for host in [secret_host(&server), starttls(&server)] {
+            let sender = sender(host).max_retries(2).retry_base_delay(ms(1)).build().unwrap();
+            let error = send(&sender, "required@security").unwrap_err();
+            assert!(server.messages().is_empty(), "{name}");
+            assert_nothing_given(&server, &error);
+        }
+        for connection in 1..=server.connections_accepted() {
+            assert!(!server.transcript(connection).handshake_started(), "{name}");
+        }
     }
 }
 
