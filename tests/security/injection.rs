@@ -9,7 +9,7 @@ use smtp_pool::{FailureKind, Host, PoolOptions, SendError, SendOptions, SendStag
 
 use crate::common::{self, *};
 
-const HOSTILE: [&str; 12] = [
+const HOSTILE: [&str; 17] = [
     "a\r\nRCPT TO:<evil",
     "a\nb",
     "a\rb",
@@ -22,6 +22,13 @@ const HOSTILE: [&str; 12] = [
     "\"a\r\nb\"",
     "\"a\"> SIZE=1 <\"b",
     "a> BODY=8BITMIME <b",
+    // Servers differ on what a quotation mark or a backslash means anywhere but in a local part that is quoted as a whole: to Postfix
+    // this bracket closes the path, and what follows are parameters.
+    "a\\\"> SIZE=1 ENVID=Q\"",
+    "a\\>b",
+    "a\"b> SIZE=1 \"c",
+    "\"a\"b> SIZE=1 \"c\"",
+    "\"a\\\\\"> SIZE=1 \"",
 ];
 
 type Door = fn(&SmtpSender, &Envelope) -> Result<(), SendError>;
@@ -227,7 +234,7 @@ fn sec_05_parameters_are_numbers_and_words_of_ours() {
             expected.push("SMTPUTF8".to_owned());
         }
         assert_eq!(stored.mail_parameters(), expected, "seed {seed}");
-        assert_eq!(stored.recipient_parameters(), [vec![String::new(); 0]], "seed {seed}");
+        assert!(stored.recipient_parameters().iter().all(Vec::is_empty), "seed {seed}");
         assert_eq!((stored.mail_from(), stored.recipients()), (from, &[to.to_owned()][..]), "seed {seed}");
     }
     assert_eq!(server.violations(), [""; 0]);

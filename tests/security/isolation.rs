@@ -145,7 +145,8 @@ mod alone {
 /// A search through this process's own memory.
 #[cfg(target_os = "linux")]
 mod memory {
-    use std::fs::{self, File};
+    use std::fs::File;
+    use std::io::Read as _;
     use std::os::unix::fs::FileExt as _;
 
     /// What is looked for, kept in a form that the search does not take for it.
@@ -170,7 +171,8 @@ mod memory {
         pub(super) fn count(&self) -> usize {
             const BLOCK: usize = 1 << 20;
             let memory = File::open("/proc/self/mem").unwrap();
-            let maps = fs::read_to_string("/proc/self/maps").unwrap();
+            let mut maps = String::with_capacity(BLOCK);
+            File::open("/proc/self/maps").unwrap().read_to_string(&mut maps).unwrap();
             let mut buffer = vec![0; BLOCK];
             let own = buffer.as_ptr_range();
             let own = own.start as u64..own.end as u64;
@@ -227,12 +229,13 @@ mod sec_22_memory {
         secret
     }
 
+    // Longer than what a test allocates otherwise: what is given back is taken for the next that has the same size.
     fn user() -> Zeroizing<String> {
-        made(0x5ec22, 24)
+        made(0x5ec22, 150)
     }
 
     fn password() -> Zeroizing<String> {
-        made(0x5ec23, 36)
+        made(0x5ec23, 220)
     }
 
     /// In the parent: a server that knows the secret. Its own memory is none of the child's.
@@ -273,7 +276,7 @@ mod sec_22_memory {
         // The password itself, and what AUTH makes of it.
         let encoded = |text: &str| Zeroizing::new(BASE64.encode(text));
         let joined = |parts: &[&str]| {
-            let mut whole = Zeroizing::new(String::with_capacity(200));
+            let mut whole = Zeroizing::new(String::with_capacity(600));
             parts.iter().for_each(|part| whole.push_str(part));
             whole
         };
@@ -389,7 +392,8 @@ mod sec_23_name_server {
         });
         let lookups = threads("smtp-pool-resol");
         assert!((1..=HOSTS).contains(&lookups), "{lookups} look-ups hang");
-        assert!(threads("") <= before + lookups, "{} threads, {before} before", threads(""));
+        // A thread that was joined may still be on its way out of the kernel's list.
+        eventually("nothing but the look-ups is left", || threads("") <= before + lookups);
     }
 
     /// The threads of this process whose name begins so, as far as the kernel keeps names.
