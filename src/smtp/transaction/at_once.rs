@@ -128,3 +128,136 @@ impl Transaction<'_, '_> {
         if is_nonsense { failure } else { self.refusal().unwrap_or(failure) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use lettre::address::Envelope;
+
+    use super::*;
+    use crate::endpoint::Endpoint;
+    use crate::options::RecipientPolicy;
+    use crate::smtp::capabilities::Capabilities;
+    use crate::smtp::session::Session;
+    use crate::smtp::single_round_trip::WillingHost;
+    use crate::smtp::stream::{DeadlineStream, DeadlineTcp};
+    use crate::smtp::transaction::Mail;
+    use crate::smtp::wire::Wire;
+    use crate::stage::SendStage;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// What the decision depends on; at first such that nothing speaks against it.
+    struct Case {
+        offered: Capabilities,
+        is_wanted: bool,
+        recipients: usize,
+        octets: usize,
+        commit_by: Option<Instant>,
+        before: fn(&mut Session, &mut TcpStream),
+    }
+
+    impl Default for Case {
+        fn default() -> Self {
+            let offered = Capabilities { pipelining: true, chunking: true, ..Capabilities::default() };
+            Self { offered, is_wanted: true, recipients: 1, octets: SMALL, commit_by: None, before: |_, _| {} }
+        }
+    }
+
+    impl Case {
+        fn may_leave_at_once(self) -> bool {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let mut server = listener.accept().unwrap().0;
+            let far = Deadline::after(HOUR);
+            let wire = Wire::new(DeadlineStream::Plain(DeadlineTcp::new(Arc::new(client), far)));
+            let host = Arc::new(WillingHost::new(Endpoint::new("a.example", 25)));
+            let mut session = Session::new(wire, self.offered, Some(&host).filter(|_| self.is_wanted));
+            (self.before)(&mut session, &mut server);
+            let to = (0..self.recipients).map(|number| format!("{number}@example.com").parse().unwrap());
+            let envelope = Envelope::new(None, to.collect()).unwrap();
+            let content = vec![b'\n'; self.octets];
+            let mail = Mail { envelope: &envelope, content: &content, policy: RecipientPolicy::AcceptPartial };
+            let limits = TimeLimits { commit_by: self.commit_by, ..TimeLimits::new(clock::now(), None, HOUR, HOUR) };
+            let mut transaction = Transaction {
+                session: &mut session,
+                mail: &mail,
+                stage: SendStage::Authenticated,
+                recipients: Vec::new(),
+                mail_refusal: None,
+                data: None,
+            };
+            transaction.may_leave_at_once(&limits).is_some()
+        }
+    }
+
+    #[test]
+    fn only_what_fits_leaves_at_once() {
+        let now = clock::now();
+        let fits = Case::default;
+        let offered = || Case::default().offered;
+        assert!(fits().may_leave_at_once());
+        assert!(Case { octets: 0, ..fits() }.may_leave_at_once());
+        assert!(Case { commit_by: Some(now + HOUR), ..fits() }.may_leave_at_once());
+        for (what, case) in [
+            ("not wanted", Case { is_wanted: false, ..fits() }),
+            ("CHUNKING not offered", Case { offered: Capabilities { chunking: false, ..offered() }, ..fits() }),
+            ("PIPELINING not offered", Case { offered: Capabilities { pipelining: false, ..offered() }, ..fits() }),
+            ("two recipients", Case { recipients: 2, ..fits() }),
+            ("not small", Case { octets: SMALL + 1, ..fits() }),
+            ("too late to commit", Case { commit_by: Some(now - Duration::from_nanos(1)), ..fits() }),
+            ("refused before", Case { before: |session, _| session.refused_in_a_row = 1, ..fits() }),
+            ("RSET is owed", Case { before: |session, _| session.reset_owed = true, ..fits() }),
+            (
+                "used long ago",
+                Case { before: |session, _| session.used(clock::now() - Duration::from_secs(10)), ..fits() },
+            ),
+            ("given up", Case { before: |session, _| given_up(session), ..fits() }),
+            ("bytes have arrived", Case { before: |session, server| arrived(session, server), ..fits() }),
+            ("the server is gone", Case { before: |session, server| gone(session, server), ..fits() }),
+        ] {
+            assert!(!case.may_leave_at_once(), "{what}");
+        }
+    }
+
+    fn given_up(session: &Session) {
+        session.single.as_ref().unwrap().give_up(&Event::BdatNotKnown);
+    }
+
+    fn arrived(session: &mut Session, server: &mut TcpStream) {
+        server.write_all(b"421 going\r\n").unwrap();
+        seen(session);
+    }
+
+    fn gone(session: &mut Session, server: &mut TcpStream) {
+        server.shutdown(std::net::Shutdown::Write).unwrap();
+        seen(session);
+    }
+
+    /// What one end of a connection does takes a moment to reach the other.
+    fn seen(session: &mut Session) {
+        let patience = Deadline::after(Duration::from_secs(10));
+        while session.wire.look() == Look::Quiet {
+            assert!(!patience.is_over(), "nothing has arrived");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_largest_small_message_stays_below_the_last_write() {
+        let longest = format!("{}@{}", "l".repeat(64), vec!["d".repeat(61); 4].join("."));
+        let envelope = Envelope::new(Some(longest.parse().unwrap()), vec![longest.parse().unwrap()]).unwrap();
+        let mut out = Vec::new();
+        let parameters = MailParameters { size: Some(usize::MAX), eight_bit_mime: true, smtp_utf8: true };
+        command::mail(&mut out, envelope.from(), parameters);
+        command::rcpt(&mut out, &envelope.to()[0]);
+        command::bdat_last(&mut out, usize::MAX);
+        // Every line feed of theirs becomes two bytes, and none is at the end.
+        BodyEncoder::counted(&[&[b'\n'; SMALL - 1][..], b"x"].concat()).fill(&mut out, usize::MAX);
+        assert!(out.len() > 2 * SMALL && out.len() <= LAST_WRITE, "{}", out.len());
+    }
+}
