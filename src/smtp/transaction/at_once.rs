@@ -158,7 +158,7 @@ mod tests {
         recipients: usize,
         octets: usize,
         commit_by: Option<Instant>,
-        before: fn(&mut Session, &mut TcpStream),
+        before: fn(&mut Session, &TcpStream),
     }
 
     impl Default for Case {
@@ -172,12 +172,12 @@ mod tests {
         fn may_leave_at_once(self) -> bool {
             let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let mut server = listener.accept().unwrap().0;
+            let server = listener.accept().unwrap().0;
             let far = Deadline::after(HOUR);
             let wire = Wire::new(DeadlineStream::Plain(DeadlineTcp::new(Arc::new(client), far)));
             let host = Arc::new(WillingHost::new(Endpoint::new("a.example", 25)));
             let mut session = Session::new(wire, self.offered, Some(&host).filter(|_| self.is_wanted));
-            (self.before)(&mut session, &mut server);
+            (self.before)(&mut session, &server);
             let to = (0..self.recipients).map(|number| format!("{number}@example.com").parse().unwrap());
             let envelope = Envelope::new(None, to.collect()).unwrap();
             let content = vec![b'\n'; self.octets];
@@ -228,12 +228,12 @@ mod tests {
         session.single.as_ref().unwrap().give_up(&Event::BdatNotKnown);
     }
 
-    fn arrived(session: &mut Session, server: &mut TcpStream) {
+    fn arrived(session: &mut Session, mut server: &TcpStream) {
         server.write_all(b"421 going\r\n").unwrap();
         seen(session);
     }
 
-    fn gone(session: &mut Session, server: &mut TcpStream) {
+    fn gone(session: &mut Session, server: &TcpStream) {
         server.shutdown(std::net::Shutdown::Write).unwrap();
         seen(session);
     }
