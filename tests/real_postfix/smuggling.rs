@@ -42,9 +42,16 @@ fn second(id: &str, line_end: &str) -> String {
 #[test]
 #[ignore = "needs a private Postfix; .ci/run and README say how"]
 fn no_second_message_is_smuggled_in_at_any_place() {
+    // By DATA, and what is small enough in one write, by BDAT.
+    for single_round_trip in [false, true] {
+        sends_each_as_one_message(single_round_trip);
+    }
+}
+
+fn sends_each_as_one_message(single_round_trip: bool) {
     const CHUNK: usize = 64 * 1024;
     let postfix = Postfix::start_with(LENIENT);
-    let sender = single(postfix.plain_host()).build().unwrap();
+    let sender = single(postfix.plain_host().single_round_trip(single_round_trip)).build().unwrap();
     let filler = |bytes: usize| {
         "Nothing but a line of text, and after it another one, as in any mail.\r\n".repeat(bytes / 71 + 1)[..bytes]
             .to_owned()
@@ -91,6 +98,13 @@ fn no_second_message_is_smuggled_in_at_any_place() {
         assert!(stored[id] == as_stored(content), "{id}: {:?}", String::from_utf8_lossy(stored[id]));
     }
     assert_eq!(sender.status().created, 1, "{:?}", sender.status());
+    drop(sender);
+    // Only the cut ones are too large for one write.
+    let cut = sent.iter().filter(|(id, _)| id.starts_with("cut")).count();
+    let (data, bdat) = if single_round_trip { (cut, sent.len() - cut) } else { (sent.len(), 0) };
+    let said = if bdat > 0 { format!(" data={data} bdat={bdat} ") } else { format!(" data={data} ") };
+    wait_until("Postfix logs the end of the connection", || postfix.logged(" commands=") > 0);
+    assert_eq!(postfix.logged(&said), 1, "not {said:?} but:\n{}", postfix.log());
 }
 
 /// In the header a sequence may end the header; still there is one message, and it is ours.

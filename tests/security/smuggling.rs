@@ -44,8 +44,15 @@ fn sec_01_nothing_is_smuggled_out_of_a_message() {
             }
         }
     }
-    let server = TestServer::start();
-    let sender = sender(plain(&server)).build().unwrap();
+    // By DATA, and in one write by BDAT.
+    for single_round_trip in [false, true] {
+        sends_each_as_one_message(&corpus, single_round_trip);
+    }
+}
+
+fn sends_each_as_one_message(corpus: &HashSet<Vec<u8>>, single_round_trip: bool) {
+    let server = TestServer::builder().chunking(true).start();
+    let sender = sender(plain(&server).single_round_trip(single_round_trip)).build().unwrap();
     for (number, content) in corpus.iter().enumerate() {
         sender.send_raw(&envelope(1), content).unwrap();
         let stored = server.messages();
@@ -55,6 +62,7 @@ fn sec_01_nothing_is_smuggled_out_of_a_message() {
         assert_eq!(last.recipients(), ["to1@example.net"]);
     }
     assert_eq!(server.connections_accepted(), 1);
+    assert_eq!(said(&server, 1, "BDAT"), single_round_trip);
     let wire = server.transcript(1).client_bytes();
     assert!(!wire.iter().enumerate().any(|(at, &byte)| byte == b'\n' && wire[at - 1] != b'\r'), "bare LF");
     assert!(!wire.iter().enumerate().any(|(at, &byte)| byte == b'\r' && wire[at + 1] != b'\n'), "bare CR");
