@@ -1,10 +1,8 @@
 //! From a host to an open session: look-up, TCP, TLS, greeting, EHLO, STARTTLS, AUTH.
 
 use std::net::TcpStream;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
-
-use native_tls::TlsConnector;
 
 use crate::cancel::CancelToken;
 use crate::clock::Deadline;
@@ -22,7 +20,7 @@ use super::failure::{Failure, fault_of};
 use super::resolve::{ResolveError, Resolver};
 use super::session::Session;
 use super::stream::{DeadlineStream, DeadlineTcp, cutter};
-use super::tls;
+use super::tls::{self, LazyConnector};
 use super::wire::Wire;
 
 /// The bounds on opening a session.
@@ -51,13 +49,14 @@ pub(crate) struct SessionOpener {
     endpoint: Endpoint,
     timeouts: Timeouts,
     resolver: Arc<Resolver>,
-    tls: OnceLock<TlsConnector>,
+    tls: LazyConnector,
 }
 
 impl SessionOpener {
     pub(crate) fn new(host: Host, timeouts: Timeouts, resolver: Arc<Resolver>) -> Self {
         let endpoint = Endpoint::new(&host.name, host.port);
-        Self { host, endpoint, timeouts, resolver, tls: OnceLock::new() }
+        let tls = LazyConnector::new(host.clone());
+        Self { host, endpoint, timeouts, resolver, tls }
     }
 
     pub(crate) const fn endpoint(&self) -> &Endpoint {
@@ -68,6 +67,10 @@ impl SessionOpener {
     /// session for as long as it lives.
     pub(crate) fn open(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<Session, Failure> {
         let connect_by = deadline.earlier(Deadline::after(self.timeouts.connect));
+        if self.host.security != Security::Plain {
+            // Before there is a server that waits for it.
+            self.tls.get(connect_by, cancel)?;
+        }
         let socket = Arc::new(self.connect(connect_by, cancel)?);
         let mut cutters = cancel.iter().map(|token| token.on_cancel(cutter(&socket))).collect::<Vec<_>>();
         let mut session = self.start(DeadlineTcp::new(socket, connect_by), connect_by, deadline)?;
@@ -84,7 +87,7 @@ impl SessionOpener {
     /// From a TCP connection to a session.
     fn start(&self, tcp: DeadlineTcp, connect_by: Deadline, deadline: Deadline) -> Result<Session, Failure> {
         let stream = match self.host.security {
-            Security::ImplicitTls => tls::handshake(self.tls()?, &self.host.name, tcp)?,
+            Security::ImplicitTls => tls::handshake(self.tls.get(connect_by, &[])?, &self.host.name, tcp)?,
             _ => DeadlineStream::Plain(tcp),
         };
         let mut wire = Wire::new(stream);
@@ -105,15 +108,6 @@ impl SessionOpener {
             let stage = if stood { SendStage::Connected } else { SendStage::BeforeConnect };
             Failure::transport(Step::Connect, error, stage)
         })
-    }
-
-    fn tls(&self) -> Result<&TlsConnector, Failure> {
-        if let Some(connector) = self.tls.get() {
-            return Ok(connector);
-        }
-        // Two threads may both make one; the first stays.
-        let connector = tls::connector_for(&self.host).map_err(tls::failure)?;
-        Ok(self.tls.get_or_init(|| connector))
     }
 
     /// Greeting and EHLO, and then AUTH unless STARTTLS comes first.
@@ -173,7 +167,7 @@ impl SessionOpener {
         let DeadlineStream::Plain(tcp) = wire.into_stream() else {
             return Err(Failure::new(Event::Transport(Step::TlsHandshake, Fault::Broken), SendStage::Connected));
         };
-        let mut wire = Wire::new(tls::handshake(self.tls()?, &self.host.name, tcp)?);
+        let mut wire = Wire::new(tls::handshake(self.tls.get(connect_by, &[])?, &self.host.name, tcp)?);
         wire.set_deadline(connect_by);
         let capabilities = self.hello(&mut wire).and_then(|capabilities| {
             self.authenticate(&mut wire, &capabilities, deadline)?;
