@@ -22,6 +22,8 @@ mod tls;
 mod transaction;
 mod wire;
 
+#[cfg(fuzzing)]
+pub(crate) use self::{body::BodyEncoder, capabilities::Capabilities, reply_reader::ReplyReader};
 pub(crate) use self::failure::Failure;
 pub(crate) use self::opener::{SessionOpener, Timeouts};
 pub(crate) use self::resolve::Resolver;

@@ -84,6 +84,12 @@ impl SessionOpener {
         Ok(session)
     }
 
+    /// Opens a session over a socket that is connected already, to whatever.
+    #[cfg(fuzzing)]
+    pub(crate) fn open_over(&self, socket: TcpStream, deadline: Deadline) -> Result<Session, Failure> {
+        self.start(DeadlineTcp::new(Arc::new(socket), deadline), deadline, deadline)
+    }
+
     /// From a TCP connection to a session.
     fn start(&self, tcp: DeadlineTcp, connect_by: Deadline, deadline: Deadline) -> Result<Session, Failure> {
         let stream = match self.host.security {
