@@ -83,6 +83,20 @@ impl Settings {
         if self.credentials { host.credentials("tim", "tanstaaftanstaaf") } else { host }
     }
 
+    /// Kept from run to run: reading the system's certificates for the first TLS handshake takes as long as a thousand runs.
+    fn manager(&self) -> &'static SmtpConnectionManager {
+        static MANAGERS: [OnceLock<SmtpConnectionManager>; 6] = [const { OnceLock::new() }; 6];
+        MANAGERS[2 * self.security as usize + usize::from(self.credentials)].get_or_init(|| {
+            let mut options = PoolOptions::default();
+            options.hosts.push(self.host());
+            options.connect_timeout = PATIENCE;
+            options.auth_timeout = PATIENCE;
+            options.send_timeout = PATIENCE;
+            options.final_reply_timeout = PATIENCE;
+            SmtpConnectionManager::from_options(options).unwrap()
+        })
+    }
+
     fn addresses(&self) -> Vec<String> {
         let name = |number| match number {
             0 if self.foreign_recipient => "\u{fc}@example.net".to_owned(),
@@ -547,14 +561,8 @@ fn server() -> &'static (Sender<Job>, std::sync::Mutex<Receiver<Result<(), Strin
 
 /// What the crate makes of it: how opening and each message ended.
 fn run(settings: &Settings, socket: TcpStream) -> Vec<Ending> {
-    let mut options = PoolOptions::default();
-    options.hosts.push(settings.host());
-    options.connect_timeout = PATIENCE;
-    options.auth_timeout = PATIENCE;
-    options.send_timeout = PATIENCE;
-    options.final_reply_timeout = PATIENCE;
-    let manager = SmtpConnectionManager::from_options(options).unwrap();
-    let mut connection = match connect_over(&manager, socket) {
+    let manager = settings.manager();
+    let mut connection = match connect_over(manager, socket) {
         Ok(connection) => connection,
         Err(error) => return vec![Ending::of(&error)],
     };

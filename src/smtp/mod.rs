@@ -22,10 +22,10 @@ mod tls;
 mod transaction;
 mod wire;
 
-#[cfg(fuzzing)]
-pub(crate) use self::{body::BodyEncoder, capabilities::Capabilities, reply_reader::ReplyReader};
 pub(crate) use self::failure::Failure;
 pub(crate) use self::opener::{SessionOpener, Timeouts};
 pub(crate) use self::resolve::Resolver;
 pub(crate) use self::session::Session;
 pub(crate) use self::transaction::{Accepted, Mail, Refused, TimeLimits, transact};
+#[cfg(fuzzing)]
+pub(crate) use self::{body::BodyEncoder, capabilities::Capabilities, reply_reader::ReplyReader};
