@@ -52,7 +52,6 @@ impl LazyConnector {
         if let Some(connector) = self.shared.made.get() {
             return Ok(connector);
         }
-        let too_late = || Failure::new(Event::TooLate, SendStage::BeforeConnect);
         let (answer_to, answers) = self.ask()?;
         let cut = || {
             let answer_to = answer_to.clone();
@@ -64,8 +63,8 @@ impl LazyConnector {
                 let error = io::Error::new(io::ErrorKind::NotConnected, "cancelled");
                 Failure::transport(Step::Connect, error, SendStage::BeforeConnect)
             }),
-            Ok(Err(error)) => Err(failure_of(fault_of_tls(&error), error)),
-            Err(_) => Err(too_late()),
+            Ok(Err(error)) => Err(failure_of(fault_of_tls(&error), error, SendStage::BeforeConnect)),
+            Err(_) => Err(Failure::new(Event::TooLate, SendStage::BeforeConnect)),
         }
     }
 
@@ -93,7 +92,7 @@ impl LazyConnector {
             Err(error) => {
                 // Those who have joined meanwhile wait in vain, until their deadlines at the latest.
                 self.shared.waiting.lock().take();
-                Err(failure_of(Fault::LocalShortage, error))
+                Err(failure_of(Fault::LocalShortage, error, SendStage::BeforeConnect))
             }
         }
     }
@@ -102,8 +101,11 @@ impl LazyConnector {
 impl Shared {
     fn run(&self) {
         let answer = match (self.make)() {
-            // Only this thread sets it: another is started once this one has taken the list out.
-            Ok(connector) => Ok(drop(self.made.set(connector))),
+            Ok(connector) => {
+                // Only this thread sets it: another is started once this one has taken the list out, and finds it set.
+                let _ = self.made.set(connector);
+                Ok(())
+            }
             Err(error) => Err(Arc::new(error)),
         };
         let waiting = self.waiting.lock().take();
@@ -153,12 +155,12 @@ pub(super) fn handshake(connector: &TlsConnector, name: &str, tcp: DeadlineTcp) 
 }
 
 fn failure(error: native_tls::Error) -> Failure {
-    failure_of(fault_of_tls(&error), error)
+    failure_of(fault_of_tls(&error), error, SendStage::Connected)
 }
 
-fn failure_of(fault: Fault, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+fn failure_of(fault: Fault, error: impl std::error::Error + Send + Sync + 'static, stage: SendStage) -> Failure {
     let event = Event::Transport(Step::TlsHandshake, fault);
-    Failure { source: Some(Box::new(error)), ..Failure::new(event, SendStage::Connected) }
+    Failure { source: Some(Box::new(error)), ..Failure::new(event, stage) }
 }
 
 /// The fault behind a TLS error. The backends have no common code for a certificate that was not accepted, by us or by the server,
