@@ -17,9 +17,12 @@ use smtp_pool::FailureKind::{
 use smtp_pool::SendStage::{Authenticated, Connected, DataCompleted, EnvelopeStarted};
 use smtp_pool::{FailureKind, Host, SendStage};
 
+/// The code of the final answer, or what became of the message and the code that decided.
+type Told = Result<u16, (FailureKind, SendStage, Option<u16>)>;
+
 /// Sends one message to a server that says these pieces, separated by `|`: the first at once, each further one when the client has
 /// written something, the last with the end of the stream behind it. What `||` separates leaves in several writes. `$` is CR LF.
-fn outcome(said: &str) -> Result<u16, (FailureKind, SendStage, Option<u16>)> {
+fn outcome(said: &str) -> Told {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = Host::plain("127.0.0.1").port(listener.local_addr().unwrap().port());
     let turns: Vec<String> = said.replace('$', "\r\n").replace("||", "\0").split('|').map(ToOwned::to_owned).collect();
@@ -54,7 +57,7 @@ fn outcome(said: &str) -> Result<u16, (FailureKind, SendStage, Option<u16>)> {
 fn what_a_server_says_decides_and_nothing_else_does() {
     let group = "220 x$|250-x$250 PIPELINING$|";
     let step = "220 x$|250 x$|250 x$|250 x$|354 x$|";
-    let cases: &[(&str, &str, Result<u16, (FailureKind, SendStage, Option<u16>)>)] = &[
+    let cases: &[(&str, &str, Told)] = &[
         // Whatever the pieces.
         ("2||20 x$|25||0-x$||250 PIPELINING||$|2||50 x$250 x$3||54 x$|2||50 x$", "", Ok(250)),
         ("220\n|250\n|250\n|251\n|354\n|299\n", "", Ok(299)),
