@@ -298,7 +298,8 @@ fn ten_minutes_of_crashing_servers_lose_nothing_double_nothing_and_leak_nothing(
             "{name}: {} connections opened, {} failed to open, {:?}",
             status.created, status.create_failures, status.discarded
         );
-        assert_eq!(status.counts.leased + status.counts.waiting, 0, "{}", status.counts);
+        // A sign of life may be asked for at this very moment, which counts as a lease; the shutdown waits for it.
+        assert_eq!(status.counts.waiting, 0, "{}", status.counts);
         assert!(sender.shutdown(PATIENCE), "nothing had to be cut");
         drop(sender);
         eventually("all that the pool held is given back", || {
