@@ -1,0 +1,224 @@
+//! The dialogues that are cut: how client and server talk, and what an uncut one looks like.
+
+use smtp_pool::testing::{Action, Script, Security, Stage, TestServer};
+use smtp_pool::{Host, SmtpSender};
+
+use crate::common::{self, ms, send};
+use crate::wire::{Direction, Tape, Wire};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grouping {
+    Pipelined,
+    Lockstep,
+}
+
+/// How client and server talk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) security: Security,
+    pub(crate) grouping: Grouping,
+    /// Whether the message under test is the second one over its connection.
+    pub(crate) reused: bool,
+}
+
+/// A server that many runs share, each through a wire of its own.
+pub(crate) struct Bench {
+    pub(crate) way: Way,
+    pub(crate) server: TestServer,
+    root: String,
+}
+
+impl Bench {
+    pub(crate) fn new(way: Way) -> Self {
+        let server = TestServer::builder()
+            .security(way.security)
+            .pipelining(way.grouping != Grouping::Lockstep)
+            .record(false)
+            .keep_messages(false)
+            // As long for the thousandth message as for the first.
+            .script(Script::new().on(Stage::EndOfData, [Action::Accept, Action::reply("250 2.0.0 queued\r\n")]))
+            .start();
+        let root = if way.security == Security::Plain { String::new() } else { server.root_certificate_pem() };
+        Self { way, server, root }
+    }
+
+    /// A sender that tries once and forgets a failure at once.
+    pub(crate) fn sender(&self, wire: &Wire) -> SmtpSender {
+        let host = match self.way.security {
+            Security::StartTls => Host::starttls("127.0.0.1").root_certificate(self.root.as_str()),
+            Security::ImplicitTls => Host::implicit_tls("127.0.0.1").root_certificate(self.root.as_str()),
+            _ => Host::plain("127.0.0.1"),
+        };
+        common::sender(host.port(wire.port()))
+            .reconnect_cooldown(ms(1))
+            .max_reconnect_cooldown(ms(1))
+            .keepalive_interval(None)
+            .build()
+            .unwrap()
+    }
+}
+
+/// An uncut dialogue, from the message under test on: everything on a fresh connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    pub(crate) from_client: usize,
+    pub(crate) to_client: usize,
+    /// Where lines end (records, under TLS).
+    client_ends: Vec<usize>,
+    server_ends: Vec<usize>,
+    /// Units of each side before the client's last turn, which is the write that holds the last byte.
+    client_before: usize,
+    server_before: usize,
+    server_units: usize,
+}
+
+impl Recorded {
+    /// The longest of a few: a signature takes a byte more or less.
+    pub(crate) fn of(way: Way) -> Self {
+        let bench = Bench::new(way);
+        let tries = if way.security == Security::Plain || way.reused { 1 } else { 4 };
+        let mut all: Vec<Self> = (0..tries).map(|number| Self::once(&bench, number)).collect();
+        let equal = |one: &Self, other: &Self| {
+            (one.client_before, one.server_before, one.server_units)
+                == (other.client_before, other.server_before, other.server_units)
+        };
+        assert!(all.iter().all(|one| equal(one, &all[0])), "{way:?} is not always the same: {all:?}");
+        let from_client = all.iter().map(|one| one.from_client).max().unwrap();
+        let to_client = all.iter().map(|one| one.to_client).max().unwrap();
+        Self { from_client, to_client, ..all.remove(0) }
+    }
+
+    fn once(bench: &Bench, number: usize) -> Self {
+        let wire = Wire::to(bench.server.port(), None);
+        let sender = bench.sender(&wire);
+        if bench.way.reused {
+            send(&sender, &id(number, "first")).unwrap();
+        }
+        let security = bench.way.security;
+        let start = wire.tape();
+        send(&sender, &id(number, "under")).unwrap();
+        let tape = wire.tape();
+        drop(sender);
+        wire.wait_over();
+        let start = Start::at(security, &start);
+        let passed = start.passed(&tape);
+        let (client_turn, server_turn) = *tape.turns.last().unwrap();
+        let mut before = tape.clone();
+        before.from_client.truncate(client_turn);
+        before.to_client.truncate(server_turn);
+        let before = start.passed(&before);
+        assert!(before.client < passed.client && before.server < passed.server, "a message has an end and an answer");
+        let ends = |raw: &[u8], from: usize| -> Vec<usize> {
+            Units::of(security, raw).ends.iter().filter_map(|end| end.checked_sub(from)).collect()
+        };
+        Self {
+            from_client: tape.from_client.len() - start.from_client,
+            to_client: tape.to_client.len() - start.to_client,
+            client_ends: ends(&tape.from_client, start.from_client),
+            server_ends: ends(&tape.to_client, start.to_client),
+            client_before: before.client,
+            server_before: before.server,
+            server_units: passed.server,
+        }
+    }
+
+    /// Every place where this direction can be cut, and those next to the end of a line or record.
+    pub(crate) fn places(&self, direction: Direction) -> (Vec<usize>, Vec<usize>) {
+        const NEAR: usize = 8;
+        let (bytes, ends) = match direction {
+            Direction::FromClient => (1..=self.from_client + NEAR, &self.client_ends),
+            Direction::FromServer => (0..=self.to_client + NEAR, &self.server_ends),
+        };
+        let near = |byte: &usize| *byte <= NEAR || ends.iter().any(|end| end.abs_diff(*byte) <= NEAR);
+        (bytes.clone().collect(), bytes.filter(near).collect())
+    }
+
+    /// Whether the client could know, by what was delivered to it, that the last byte's turn had come.
+    pub(crate) fn commit_was_due(&self, passed: Passed) -> bool {
+        passed.server >= self.server_before
+    }
+
+    /// Whether the client did begin the write that holds the last byte.
+    pub(crate) fn commit_was_seen(&self, passed: Passed) -> bool {
+        passed.client > self.client_before
+    }
+
+    /// Whether the answer to the last byte was delivered, to its own last byte.
+    pub(crate) fn was_answered(&self, passed: Passed) -> bool {
+        passed.server >= self.server_units
+    }
+}
+
+/// Message-IDs of one length.
+pub(crate) fn id(number: usize, what: &str) -> String {
+    format!("{what}-{number:07}@sweep")
+}
+
+/// How much of a dialogue has passed, in units of which each run has as many: bytes in clear, records of application data under TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Passed {
+    /// Begun by the client.
+    client: usize,
+    /// Delivered to it to the end.
+    server: usize,
+}
+
+/// The moment at which the message under test begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    security: Security,
+    from_client: usize,
+    to_client: usize,
+    units: Passed,
+}
+
+impl Start {
+    pub(crate) fn at(security: Security, tape: &Tape) -> Self {
+        let none = Passed { client: 0, server: 0 };
+        let nothing = Self { security, from_client: 0, to_client: 0, units: none };
+        Self { from_client: tape.from_client.len(), to_client: tape.to_client.len(), units: nothing.passed(tape), ..nothing }
+    }
+
+    pub(crate) fn passed(&self, tape: &Tape) -> Passed {
+        Passed {
+            client: Units::of(self.security, &tape.from_client).begun - self.units.client,
+            server: Units::of(self.security, &tape.to_client).complete - self.units.server,
+        }
+    }
+}
+
+struct Units {
+    begun: usize,
+    complete: usize,
+    ends: Vec<usize>,
+}
+
+impl Units {
+    fn of(security: Security, raw: &[u8]) -> Self {
+        const HEADER: usize = 5;
+        const HANDSHAKE: u8 = 22;
+        const APPLICATION_DATA: u8 = 23;
+        // No line of SMTP holds this byte.
+        let clear = match security {
+            Security::Plain => raw.len(),
+            _ => raw.iter().position(|byte| *byte == HANDSHAKE).unwrap_or(raw.len()),
+        };
+        let lines = raw[..clear].iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        let mut units = Self { begun: 0, complete: 0, ends: lines.map(|(at, _)| at + 1).collect() };
+        if security == Security::Plain {
+            return Self { begun: raw.len(), complete: raw.len(), ..units };
+        }
+        let mut rest = &raw[clear..];
+        while let [kind, ..] = rest {
+            units.begun += usize::from(*kind == APPLICATION_DATA);
+            let length = rest.get(3..HEADER).map_or(usize::MAX, |bytes| {
+                HEADER + usize::from(u16::from_be_bytes([bytes[0], bytes[1]]))
+            });
+            let Some(behind) = rest.get(length..) else { break };
+            units.complete += usize::from(*kind == APPLICATION_DATA);
+            units.ends.push(raw.len() - behind.len());
+            rest = behind;
+        }
+        units
+    }
+}
