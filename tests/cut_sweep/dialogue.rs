@@ -61,8 +61,10 @@ impl Bench {
 /// An uncut dialogue, from the message under test on: everything on a fresh connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorded {
-    pub(crate) from_client: usize,
-    pub(crate) to_client: usize,
+    from_client: usize,
+    to_client: usize,
+    /// Whether every run is as long as this one: a signature in a TLS handshake takes a byte more or less.
+    pub(crate) is_exact: bool,
     /// Where lines end (records, under TLS).
     client_ends: Vec<usize>,
     server_ends: Vec<usize>,
@@ -73,10 +75,10 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// The longest of a few: a signature takes a byte more or less.
+    /// The longest of a few.
     pub(crate) fn of(way: Way) -> Self {
         let bench = Bench::new(way);
-        let tries = if way.security == Security::Plain || way.reused { 1 } else { 4 };
+        let tries = if is_exact(way) { 1 } else { 4 };
         let mut all: Vec<Self> = (0..tries).map(|number| Self::once(&bench, number)).collect();
         let equal = |one: &Self, other: &Self| {
             (one.client_before, one.server_before, one.server_units)
@@ -114,6 +116,7 @@ impl Recorded {
         Self {
             from_client: tape.from_client.len() - start.from_client,
             to_client: tape.to_client.len() - start.to_client,
+            is_exact: is_exact(bench.way),
             client_ends: ends(&tape.from_client, start.from_client),
             server_ends: ends(&tape.to_client, start.to_client),
             client_before: before.client,
@@ -122,15 +125,16 @@ impl Recorded {
         }
     }
 
-    /// Every place where this direction can be cut, and those next to the end of a line or record.
-    pub(crate) fn places(&self, direction: Direction) -> (Vec<usize>, Vec<usize>) {
+    pub(crate) fn places(&self, direction: Direction) -> Places {
         const NEAR: usize = 8;
+        let margin = if self.is_exact { 0 } else { NEAR };
         let (bytes, ends) = match direction {
-            Direction::FromClient => (1..=self.from_client + NEAR, &self.client_ends),
-            Direction::FromServer => (0..=self.to_client + NEAR, &self.server_ends),
+            // Before the client's first byte is before the server's first one.
+            Direction::FromClient => (1..=self.from_client + margin, &self.client_ends),
+            Direction::FromServer => (0..=self.to_client + margin, &self.server_ends),
         };
-        let near = |byte: &usize| *byte <= NEAR || ends.iter().any(|end| end.abs_diff(*byte) <= NEAR);
-        (bytes.clone().collect(), bytes.filter(near).collect())
+        let is_near = |byte: &usize| *byte <= NEAR || ends.iter().any(|end| end.abs_diff(*byte) <= NEAR);
+        Places { near: bytes.clone().filter(is_near).collect(), all: bytes.collect() }
     }
 
     /// Whether the client could know, by what was delivered to it, that the last byte's turn had come.
@@ -147,6 +151,17 @@ impl Recorded {
     pub(crate) fn was_answered(&self, passed: Passed) -> bool {
         passed.server >= self.server_units
     }
+}
+
+fn is_exact(way: Way) -> bool {
+    way.security == Security::Plain || way.reused
+}
+
+/// Where one direction of a dialogue can be cut.
+pub(crate) struct Places {
+    pub(crate) all: Vec<usize>,
+    /// Next to the end of a line or of a TLS record.
+    pub(crate) near: Vec<usize>,
 }
 
 /// Message-IDs of one length.

@@ -6,40 +6,54 @@
 mod common;
 mod dialogue;
 mod judge;
+mod sweep;
 mod wire;
 
+use common::without_system_roots;
+use dialogue::{Grouping, Way};
 use smtp_pool::testing::{Cut, Security};
-use dialogue::*;
-use wire::*;
+use sweep::{Choice, sweep};
 
-#[test]
-fn trial() {
-    for security in [Security::Plain, Security::StartTls, Security::ImplicitTls] {
+const ENDS: [Cut; 2] = [Cut::Fin, Cut::Reset];
+const ALL: [Cut; 3] = [Cut::Fin, Cut::Reset, Cut::Silence];
+
+fn ways(securities: &[Security], reused: &[bool]) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for security in securities {
         for grouping in [Grouping::Pipelined, Grouping::Lockstep] {
-            for reused in [false, true] {
-                let way = Way { security, grouping, reused };
-                let recorded = Recorded::of(way);
-                println!("{way:?} {recorded:?}");
-                let bench = Bench::new(way);
-                let mut number = 0;
-                for cut in [Cut::Fin, Cut::Reset, Cut::Silence] {
-                    let (mut runs, mut cuts, mut lates) = (0, 0, 0);
-                    let start = common::now();
-                    for direction in [Direction::FromClient, Direction::FromServer] {
-                        let (all, near) = recorded.places(direction);
-                        println!("{} {}", all.len(), near.len());
-                        for after in all.into_iter().step_by(if security == Security::Plain && cut != Cut::Silence { 1 } else { 37 }) {
-                            number += 1;
-                            runs += 1;
-                            let verdict = judge::judge(&bench, &recorded, Plan { direction, after, cut }, number);
-                            cuts += usize::from(verdict.was_cut);
-                            lates += usize::from(verdict.late.is_some());
-                            if let Some(untrue) = verdict.untrue { println!("{untrue}"); }
-                        }
-                    }
-                    println!("{cut:?} {runs} {cuts} {lates} {:?}", start.elapsed());
-                }
-            }
+            ways.extend(reused.iter().map(|reused| Way { security: *security, grouping, reused: *reused }));
         }
     }
+    ways
+}
+
+#[test]
+fn a_cut_at_any_byte_of_a_dialogue_is_told_truly() {
+    sweep(&ways(&[Security::Plain], &[false]), &ENDS, Choice::All);
+}
+
+#[test]
+fn a_cut_at_any_byte_of_a_second_message_costs_no_message() {
+    sweep(&ways(&[Security::Plain], &[true]), &ENDS, Choice::All);
+}
+
+#[test]
+fn silence_from_any_byte_of_a_dialogue_on_is_told_truly() {
+    sweep(&ways(&[Security::Plain], &[false, true]), &[Cut::Silence], Choice::sample(30, 20));
+}
+
+#[test]
+fn a_cut_at_any_byte_under_tls_is_told_truly() {
+    without_system_roots("a_cut_at_any_byte_under_tls_is_told_truly", || {
+        sweep(&ways(&[Security::StartTls, Security::ImplicitTls], &[false, true]), &ALL, Choice::sample(12, 12));
+    });
+}
+
+#[test]
+#[ignore = "takes some ten minutes on two processors"]
+fn every_cut_of_every_dialogue_is_told_truly() {
+    without_system_roots("every_cut_of_every_dialogue_is_told_truly", || {
+        let securities = [Security::Plain, Security::StartTls, Security::ImplicitTls];
+        sweep(&ways(&securities, &[false, true]), &ALL, Choice::All);
+    });
 }
