@@ -1,0 +1,109 @@
+//! Every reply of the dialogue is replaced by every other, and the caller is told what the specification says.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic and needs no manual")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod reference;
+mod replies;
+mod run;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use common::without_system_roots;
+use parking_lot::Mutex;
+use replies::{Position, Reply};
+use run::{Bench, Setting, judge};
+
+const WORKERS: usize = 8;
+
+/// Codes with a meaning of their own somewhere, the ends of each class, and one that nobody has heard of in each.
+const TELLING: [u16; 51] = [
+    200, 211, 214, 220, 221, 235, 250, 251, 252, 277, 299, 300, 334, 354, 377, 399, 400, 421, 432, 450, 451, 452, 454,
+    455, 477, 499, 500, 501, 502, 503, 504, 521, 523, 530, 534, 535, 538, 550, 551, 552, 553, 554, 555, 556, 577, 599,
+    201, 253, 355, 422, 533,
+];
+
+fn every_code() -> Vec<u16> {
+    (200..600).collect()
+}
+
+fn settings(positions: &[Position]) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    for position in positions.iter().copied() {
+        for pipelining in [true, false] {
+            for reused in [true, false] {
+                let is_real = match position {
+                    // A connection is opened once, and nothing is pipelined meanwhile.
+                    _ if position.is_opening() => pipelining && !reused,
+                    // It is owed by a message before.
+                    Position::Rset => reused,
+                    _ => true,
+                };
+                settings.extend(is_real.then_some(Setting { position, pipelining, reused }));
+            }
+        }
+    }
+    settings
+}
+
+/// Says each reply in each setting, goes on or closes behind it, and panics with all that was told otherwise.
+fn sweep(positions: &[Position], codes: &[u16]) {
+    let start = common::now();
+    let mut differences = Vec::new();
+    let mut runs = 0;
+    for setting in settings(positions) {
+        let replies = codes.iter().map(|code| Reply::of_code(*code)).chain(Reply::malformed(setting.position.good()));
+        let cases: Vec<_> = replies.flat_map(|reply| [(reply.clone(), false), (reply, true)]).collect();
+        runs += cases.len();
+        differences.extend(sweep_one(setting, &cases));
+    }
+    println!("{runs} runs in {:.1?}", start.elapsed());
+    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
+}
+
+fn sweep_one(setting: Setting, cases: &[(Reply, bool)]) -> Vec<String> {
+    let next = AtomicUsize::new(0);
+    let differences = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                let bench = Bench::new(setting);
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((reply, closes)) = cases.get(number) else { break };
+                    differences.lock().extend(judge(&bench, reply, *closes, number));
+                }
+            });
+        }
+    });
+    differences.into_inner()
+}
+
+#[test]
+fn what_is_said_while_a_session_is_opened_is_told_as_specified() {
+    sweep(&Position::OPENING_IN_CLEAR, &TELLING);
+}
+
+#[test]
+fn what_is_said_around_tls_is_told_as_specified() {
+    without_system_roots("what_is_said_around_tls_is_told_as_specified", || {
+        sweep(&Position::OPENING_UNDER_TLS, &TELLING);
+    });
+}
+
+#[test]
+fn what_is_said_to_a_message_is_told_as_specified() {
+    sweep(&Position::MESSAGE, &TELLING);
+}
+
+#[test]
+#[ignore = "takes some minutes"]
+fn every_code_at_every_position_is_told_as_specified() {
+    without_system_roots("every_code_at_every_position_is_told_as_specified", || {
+        sweep(&Position::OPENING_IN_CLEAR, &every_code());
+        sweep(&Position::OPENING_UNDER_TLS, &every_code());
+        sweep(&Position::MESSAGE, &every_code());
+    });
+}

@@ -1,0 +1,158 @@
+//! One reply in one situation, and what the caller is told.
+
+use smtp_pool::testing::{Action, Script, Security, Stage, TestServer};
+use smtp_pool::{FailureKind, Host, RecipientPolicy, SendOptions, SmtpSender};
+
+use crate::common::{self, ms, send, send_to};
+use crate::reference::{Outcome, Situation, Told, expected};
+use crate::replies::{Position, Reply, Said};
+
+/// How client and server are set up; the same for many runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) position: Position,
+    pub(crate) pipelining: bool,
+    pub(crate) reused: bool,
+}
+
+/// A server for many runs, each with a sender of its own.
+pub(crate) struct Bench {
+    setting: Setting,
+    server: TestServer,
+    host: Host,
+}
+
+impl Bench {
+    pub(crate) fn new(setting: Setting) -> Self {
+        let Setting { position, pipelining, .. } = setting;
+        let has_tls = Position::OPENING_UNDER_TLS.contains(&position);
+        let security = if has_tls { Security::StartTls } else { Security::Plain };
+        let server = TestServer::builder().security(security).pipelining(pipelining).record(false).keep_messages(false);
+        let server = if position == Position::Auth { server.credentials("user", "secret") } else { server };
+        let server = server.start();
+        let host = if has_tls { common::starttls(&server) } else { common::plain(&server) };
+        let host = match position {
+            Position::Auth => host.credentials("user", "secret").dangerous_plaintext_auth(true),
+            _ => host,
+        };
+        Self { setting, server, host }
+    }
+
+    fn sender(&self) -> SmtpSender {
+        common::sender(self.host.clone())
+            .reconnect_cooldown(ms(1))
+            .max_reconnect_cooldown(ms(1))
+            .keepalive_interval(None)
+            .build()
+            .unwrap()
+    }
+
+    /// The connection has its past: a message that went through, or one that was refused where RSET is to be owed.
+    fn prepare(&self, sender: &SmtpSender, id: &str) {
+        let is_refused = self.setting.position == Position::Rset;
+        let refusal = Script::new().once(Stage::Rcpt, [Action::reply("550 5.1.1 nobody\r\n")]);
+        self.server.set_script(if is_refused { refusal } else { Script::new() });
+        if self.setting.reused {
+            assert_eq!(send(sender, id).is_err(), is_refused, "the message before");
+        }
+    }
+
+    /// The server says this reply and believes it, and what is no refusal it means well: then a client that sends again too soon
+    /// delivers twice, and one that gives up on it says so in vain.
+    fn script(&self, reply: &Reply, closes: bool) -> Script {
+        let position = self.setting.position;
+        let said = Action::Reply(reply.bytes.clone());
+        let is_refusal = matches!(reply.said, Said::Code(400..) | Said::Two(400.., _));
+        let mut actions = match position {
+            Position::EndOfData if !is_refusal => vec![Action::Accept, said],
+            Position::Greeting | Position::StartTls | Position::Auth | Position::Data | Position::EndOfData => vec![said],
+            _ if is_refusal => vec![said],
+            _ => vec![Action::Proceed, said],
+        };
+        actions.extend(closes.then_some(Action::Fin));
+        let (stage, nth) = position.stage();
+        Script::new().on_nth(stage, nth, actions)
+    }
+}
+
+/// What differs from the reference, or from the promises of SPEC §1.
+pub(crate) fn judge(bench: &Bench, reply: &Reply, closes: bool, number: usize) -> Option<String> {
+    let Setting { position, pipelining, reused } = bench.setting;
+    let server = &bench.server;
+    let id = |what: &str| format!("{what}-{number}@sweep");
+    let violations = server.violations().len();
+    let sender = bench.sender();
+    let before = server.connections_accepted();
+    bench.prepare(&sender, &id("past"));
+    server.set_script(bench.script(reply, closes));
+
+    let policy = match position {
+        Position::SecondOfTwoPartial => RecipientPolicy::AcceptPartial,
+        _ => RecipientPolicy::AllOrNothing,
+    };
+    let mut options = SendOptions::new().recipients(policy);
+    // Nothing else waits for anything.
+    if reply.said == Said::Unfinished && !closes {
+        options = options.deadline(common::now() + ms(400));
+    }
+    let result = send_to(&sender, &id("under"), position.recipients(), &options);
+    let at_rest = common::is_at_rest(&sender);
+    server.assert_script_used();
+    let connections = server.connections_accepted() - before;
+    if closes {
+        server.connection(before + 1).wait_closed();
+    }
+    server.set_script(Script::new());
+    let next = send(&sender, &id("next"));
+    let kept = server.connections_accepted() - before == connections;
+    let still_at_rest = common::is_at_rest(&sender);
+    drop(sender);
+
+    let told = match &result {
+        Ok(_) if connections > 1 => Told::AcceptedAfresh,
+        Ok(_) => Told::Accepted,
+        Err(error) => {
+            Told::Failed { kind: error.kind(), stage: error.stage(), is_retry_safe: error.is_retry_safe() }
+        }
+    };
+    let outcome = Outcome { told, kept };
+    let offers_tls = contains(&reply.bytes, b"\n250-STARTTLS") || contains(&reply.bytes, b" STARTTLS\r\n");
+    let case = Situation { position, said: reply.said, closes, reused, pipelining, offers_tls };
+    let right = expected(case);
+    let mut faults = Vec::new();
+    if !right.contains(&outcome) {
+        faults.push(format!("expected {right:?}"));
+    }
+    let accepted = server.accepted(&id("under"));
+    let is_true = match result.as_ref().map_err(|error| error.kind()) {
+        Ok(_) => accepted == 1,
+        Err(FailureKind::UnknownAfterData) => accepted <= 1,
+        Err(_) => accepted == 0,
+    };
+    if !is_true {
+        faults.push(format!("accepted {accepted} times"));
+    }
+    if connections > 1 && result.is_err() && !reused {
+        faults.push(format!("{connections} connections"));
+    }
+    let attempts = result.as_ref().map_or_else(|error| error.attempts(), |receipt| receipt.attempts());
+    if attempts != 1 {
+        faults.push(format!("{attempts} attempts"));
+    }
+    if next.is_err() || server.accepted(&id("next")) != 1 {
+        faults.push(format!("the next message: {next:?}"));
+    }
+    if !at_rest || !still_at_rest {
+        faults.push(format!("at rest: {at_rest}, after the next message: {still_at_rest}"));
+    }
+    let new_violations = server.violations().split_off(violations);
+    if !new_violations.is_empty() {
+        faults.push(format!("{new_violations:?}"));
+    }
+    let said = reply.bytes[..reply.bytes.len().min(60)].escape_ascii();
+    (!faults.is_empty()).then(|| format!("{case:?} \"{said}\": {outcome:?}; {}; {result:?}", faults.join("; ")))
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    common::contains(haystack, needle)
+}
