@@ -84,6 +84,9 @@ fn apply(host: &mut Host, key: &str, value: &str) -> Result<(), OptionsError> {
             let mechanisms = value.split(',').map(mechanism).collect::<Option<Vec<_>>>();
             host.auth_mechanisms = mechanisms.ok_or_else(|| wrong("must list plain, login, xoauth2"))?;
         }
+        "single_round_trip" => {
+            host.single_round_trip = value.parse().map_err(|_| wrong("must be `true` or `false`"))?;
+        }
         "dangerous_plaintext_auth" => {
             host.plaintext_auth = value.parse().map_err(|_| wrong("must be `true` or `false`"))?;
         }
@@ -112,7 +115,7 @@ mod tests {
     #[test]
     fn a_url_says_what_the_setters_say() {
         let url = "smtp://us%65r%40example.com:p%3Ass@relay.example.com:2525?tls=none&priority=10&weight=3&max_connections=4\
-                   &hello_name=me.example.com&auth=login,plain&dangerous_plaintext_auth=true";
+                   &hello_name=me.example.com&auth=login,plain&single_round_trip=true&dangerous_plaintext_auth=true";
         let by_setters = Host::plain("relay.example.com")
             .port(2525)
             .credentials("user@example.com", "p:ss")
@@ -121,6 +124,7 @@ mod tests {
             .max_connections(4)
             .hello_name("me.example.com")
             .auth_mechanisms([Mechanism::Login, Mechanism::Plain])
+            .single_round_trip(true)
             .dangerous_plaintext_auth(true);
         assert_eq!(url.parse::<Host>().unwrap(), by_setters);
         assert_eq!("smtp://a.example".parse::<Host>().unwrap(), Host::starttls("a.example"));
@@ -139,6 +143,7 @@ mod tests {
             ("smtp://user:canary@a.example?tls=yes", "url.tls"),
             ("smtps://user:canary@a.example?tls=none", "url.tls"),
             ("smtp://user:canary@a.example?weight=-1", "url.weight"),
+            ("smtp://user:canary@a.example?single_round_trip=yes", "url.single_round_trip"),
             ("smtp://user:canary@a.example?colour=red", "url"),
             ("smtp://user:canary%ff@a.example", "url.password"),
             ("smtp://user:canary@a.example:99999", "url"),

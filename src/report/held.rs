@@ -63,7 +63,7 @@ impl HeldSession<'_> {
         match heard.and_then(|()| transact(self.session, &mail, &limits, cancel)) {
             Ok(accepted) => Ok(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, started)),
             Err(Refused { failure, recipients }) => {
-                let limit = Limit::of_sending(failure.event.step(), caller, send_timeout, final_reply_timeout);
+                let limit = Limit::of_sending(failure.stage, caller, send_timeout, final_reply_timeout);
                 let judged = self.judge(interrupted(failure, cancel, self.stop), limit);
                 Err(send_error(judged, self.endpoint.clone(), recipients).with_attempts(1))
             }

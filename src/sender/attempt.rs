@@ -44,7 +44,8 @@ impl Call<'_> {
             };
             let step = refused.failure.event.step();
             renewals.learn(inner, lease.host(), Some(step));
-            let limit = Limit::of_sending(step, caller, options.send_timeout, options.final_reply_timeout);
+            let stage = refused.failure.stage;
+            let limit = Limit::of_sending(stage, caller, options.send_timeout, options.final_reply_timeout);
             let Refused { failure, recipients } = refused;
             let failure = interrupted(failure, cancel, Some(inner.pool.connector().stop()));
             let met = Met {
@@ -95,6 +96,7 @@ struct Renewals {
     /// How many messages the session had carried that refused MAIL for now.
     session_limit: Option<u32>,
     reauthenticated: bool,
+    without_bdat: bool,
 }
 
 impl Renewals {
@@ -112,6 +114,10 @@ impl Renewals {
             FreshTry::Reauthenticate if !self.reauthenticated => {
                 self.reauthenticated = true;
                 Some(Renewal::Reauthenticate)
+            }
+            FreshTry::WithoutBdat if !self.without_bdat => {
+                self.without_bdat = true;
+                Some(Renewal::OutOfStep)
             }
             _ => None,
         }

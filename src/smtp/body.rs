@@ -1,20 +1,38 @@
-//! A message's content as it goes over the wire: line ends normalised, then dots stuffed. Does no I/O.
+//! A message's content as it goes over the wire: line ends normalised, then dots stuffed where a dot ends it. Does no I/O.
 
 /// Encodes one message's content.
 ///
 /// CR LF, LF and CR each end a line and leave as CR LF, so that no two servers can disagree about where the content ends
-/// ([RFC 5321 §2.3.8](https://www.rfc-editor.org/rfc/rfc5321#section-2.3.8); "SMTP smuggling", CVE-2023-51764). A dot at the
-/// beginning of a line is doubled ([§4.5.2](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.2)). The last line gets an end only
-/// if it lacks one ([§4.1.1.4](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.1.4)).
+/// ([RFC 5321 §2.3.8](https://www.rfc-editor.org/rfc/rfc5321#section-2.3.8); "SMTP smuggling", CVE-2023-51764). The last line gets
+/// an end only if it lacks one ([§4.1.1.4](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.1.4)). What a server stores is the same
+/// whichever way the content is framed.
 #[derive(Debug)]
 pub(crate) struct BodyEncoder<'a> {
     rest: &'a [u8],
     at_line_start: bool,
+    framing: Framing,
+}
+
+/// How the server knows where the content ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// By a dot on a line of its own, after DATA: a dot at the beginning of any other line is doubled
+    /// ([RFC 5321 §4.5.2](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.2)).
+    Dot,
+    /// By the count in front of it, after BDAT: a dot means nothing
+    /// ([RFC 3030 §2](https://www.rfc-editor.org/rfc/rfc3030#section-2)). Lines still end in CR LF, as long as BINARYMIME is not said.
+    Count,
 }
 
 impl<'a> BodyEncoder<'a> {
+    /// For content behind DATA.
     pub(crate) const fn new(content: &'a [u8]) -> Self {
-        Self { rest: content, at_line_start: true }
+        Self { rest: content, at_line_start: true, framing: Framing::Dot }
+    }
+
+    /// For content behind BDAT.
+    pub(crate) const fn counted(content: &'a [u8]) -> Self {
+        Self { framing: Framing::Count, ..Self::new(content) }
     }
 
     /// Appends content to `out` until there are `limit` bytes in it or all of the content is. Overruns by 3 bytes at most.
@@ -39,13 +57,18 @@ impl<'a> BodyEncoder<'a> {
                 }
             }
         }
-        out.extend_from_slice(if self.at_line_start { b".\r\n" } else { b"\r\n.\r\n" });
+        out.extend_from_slice(match (self.framing, self.at_line_start) {
+            (Framing::Dot, true) => b".\r\n",
+            (Framing::Dot, false) => b"\r\n.\r\n",
+            (Framing::Count, true) => b"",
+            (Framing::Count, false) => b"\r\n",
+        });
         true
     }
 
     /// Copies `text`, which comes next, as it is but for a dot at its beginning.
     fn copy(&mut self, text: &[u8], out: &mut Vec<u8>) {
-        if self.at_line_start && text.starts_with(b".") {
+        if self.at_line_start && self.framing == Framing::Dot && text.starts_with(b".") {
             out.push(b'.');
         }
         out.extend_from_slice(text);
@@ -82,8 +105,11 @@ fn is_regular(content: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn encode(content: &[u8], step: usize) -> Vec<u8> {
-        let mut encoder = BodyEncoder::new(content);
+    fn encode(content: &[u8], framing: Framing, step: usize) -> Vec<u8> {
+        let mut encoder = match framing {
+            Framing::Dot => BodyEncoder::new(content),
+            Framing::Count => BodyEncoder::counted(content),
+        };
         let mut wire = Vec::new();
         let mut chunk = Vec::new();
         loop {
@@ -96,8 +122,8 @@ mod tests {
         }
     }
 
-    /// The same, a byte at a time and as plainly as it can be said.
-    fn encode_naively(content: &[u8]) -> Vec<u8> {
+    /// The lines of the content, a byte at a time and as plainly as it can be said.
+    fn lines_naively(content: &[u8]) -> Vec<Vec<u8>> {
         let mut lines = vec![Vec::new()];
         let mut bytes = content.iter().peekable();
         while let Some(&byte) = bytes.next() {
@@ -114,41 +140,73 @@ mod tests {
         if lines.last().unwrap().is_empty() {
             lines.pop();
         }
+        lines
+    }
+
+    fn encode_naively(content: &[u8], framing: Framing) -> Vec<u8> {
         let mut wire = Vec::new();
-        for line in lines {
-            if line.first() == Some(&b'.') {
+        for line in lines_naively(content) {
+            if framing == Framing::Dot && line.first() == Some(&b'.') {
                 wire.push(b'.');
             }
             wire.extend(line);
             wire.extend(b"\r\n");
         }
-        wire.extend(b".\r\n");
+        if framing == Framing::Dot {
+            wire.extend(b".\r\n");
+        }
         wire
+    }
+
+    /// Every string over the bytes that matter, up to six of them.
+    fn every_content() -> impl Iterator<Item = Vec<u8>> {
+        let alphabet = [b'\r', b'\n', b'.', b'x'];
+        (0..=6).flat_map(move |length| {
+            let all = 0..alphabet.len().pow(length);
+            all.map(move |number| (0..length).map(|place| alphabet[number / 4usize.pow(place) % 4]).collect())
+        })
     }
 
     #[test]
     fn the_end_of_data_stands_once_and_last() {
-        // Every string over the bytes that matter, up to six of them; each at every size of chunk.
-        let alphabet = [b'\r', b'\n', b'.', b'x'];
-        for length in 0..=6 {
-            for number in 0..alphabet.len().pow(length) {
-                let content = (0..length).map(|place| alphabet[number / 4usize.pow(place) % 4]).collect::<Vec<_>>();
-                let expected = encode_naively(&content);
-                for step in 1..=expected.len() {
-                    assert_eq!(encode(&content, step), expected, "{content:?} in chunks of {step}");
-                }
-                let framed = [b"\r\n".as_slice(), &expected].concat();
-                let ends = framed.windows(5).filter(|window| window == b"\r\n.\r\n").count();
-                assert!(ends == 1 && framed.ends_with(b"\r\n.\r\n"), "{content:?}");
+        for content in every_content() {
+            let expected = encode_naively(&content, Framing::Dot);
+            for step in 1..=expected.len() {
+                assert_eq!(encode(&content, Framing::Dot, step), expected, "{content:?} in chunks of {step}");
             }
+            let framed = [b"\r\n".as_slice(), &expected].concat();
+            let ends = framed.windows(5).filter(|window| window == b"\r\n.\r\n").count();
+            assert!(ends == 1 && framed.ends_with(b"\r\n.\r\n"), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_does_not_depend_on_the_framing() {
+        for content in every_content() {
+            let counted = encode_naively(&content, Framing::Count);
+            for step in 1..=counted.len() + 1 {
+                assert_eq!(encode(&content, Framing::Count, step), counted, "{content:?} in chunks of {step}");
+            }
+            // What a server makes of DATA: the end taken off, and the first dot of each line (RFC 5321 §4.5.2).
+            let dotted = encode(&content, Framing::Dot, usize::MAX);
+            let dotted = dotted.strip_suffix(b".\r\n").unwrap();
+            let lines = dotted.split_inclusive(|&byte| byte == b'\n');
+            let stored: Vec<u8> = lines.flat_map(|line| line.strip_prefix(b".").unwrap_or(line).to_vec()).collect();
+            assert_eq!(stored, counted, "{content:?}");
+            assert!(counted.is_empty() || counted.ends_with(b"\r\n"), "{content:?}");
         }
     }
 
     #[test]
     fn no_line_end_is_added_that_is_there() {
-        assert_eq!(encode(b"", 10), b".\r\n");
-        assert_eq!(encode(b"a", 10), b"a\r\n.\r\n");
-        assert_eq!(encode(b"a\r\n", 10), b"a\r\n.\r\n");
-        assert_eq!(encode(b".\r\n..\r\n", 10), b"..\r\n...\r\n.\r\n");
+        for (content, dotted, counted) in [
+            (&b""[..], &b".\r\n"[..], &b""[..]),
+            (b"a", b"a\r\n.\r\n", b"a\r\n"),
+            (b"a\r\n", b"a\r\n.\r\n", b"a\r\n"),
+            (b".\r\n..\r\n", b"..\r\n...\r\n.\r\n", b".\r\n..\r\n"),
+        ] {
+            assert_eq!(encode(content, Framing::Dot, 10), dotted);
+            assert_eq!(encode(content, Framing::Count, 10), counted);
+        }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The stage moves before each write. Whatever ends the dialogue early, the stage then tells what the server may have seen.
 
+mod at_once;
+
 use std::time::{Duration, Instant};
 
 use lettre::address::Envelope;
@@ -186,8 +188,10 @@ impl Transaction<'_, '_> {
             .map_err(|inadmissible| Failure::new(Event::Inadmissible(inadmissible), self.stage))?;
         self.session.wire.set_deadline(limits.send_by);
         self.session.in_step = false;
+        if let Some(now) = self.may_leave_at_once(limits) {
+            return self.leave_at_once(parameters, limits, now);
+        }
         self.stage = SendStage::EnvelopeStarted;
-
         if let Err(failure) = self.envelope(parameters) {
             // A server may refuse and hang up before it has answered the rest, with a 421 or without (Postfix says it to the command
             // behind one refusal too many): what it said first, it meant. Only nonsense casts doubt on it.
@@ -408,9 +412,7 @@ impl Transaction<'_, '_> {
             return Err(self.early_end(None));
         }
 
-        let final_reply_by = Deadline::at(now, limits.final_reply);
-        self.session.wire.set_deadline(limits.caller.map_or(final_reply_by, |caller| caller.earlier(final_reply_by)));
-        self.stage = SendStage::DataCompleted;
+        self.commit(limits, now);
         let Err(error) = self.session.wire.send() else { return Ok(()) };
         // Part of the last write may have arrived. A refusal that stands to be read is decisive all the same: it obliges the server
         // not to deliver (RFC 5321 §4.2.5).
@@ -420,6 +422,14 @@ impl Transaction<'_, '_> {
             }
             _ => Err(Failure::transport(Step::EndOfData, error, self.stage)),
         }
+    }
+
+    /// The write that begins at `now` holds the last byte.
+    fn commit(&mut self, limits: &TimeLimits, now: Instant) {
+        let final_reply_by = Deadline::at(now, limits.final_reply);
+        self.session.wire.set_deadline(limits.caller.map_or(final_reply_by, |caller| caller.earlier(final_reply_by)));
+        self.session.used(now);
+        self.stage = SendStage::DataCompleted;
     }
 
     /// Why the server ended the content before its last byte: what it said, if it said anything.
@@ -437,6 +447,13 @@ impl Transaction<'_, '_> {
         }
     }
 
+    /// The server has the message, and has answered everything.
+    const fn accepted_in_full(&mut self) {
+        self.stage = SendStage::ServerAccepted;
+        self.session.in_step = true;
+        self.session.refused_in_a_row = 0;
+    }
+
     /// Reads the answer to the last byte.
     fn final_reply(&mut self) -> Result<Reply, Failure> {
         let step = Step::EndOfData;
@@ -447,9 +464,8 @@ impl Transaction<'_, '_> {
             221 | 300..400 => Err(Failure::new(Event::OutOfStep(step, Desync::WrongClass(complete.code)), self.stage)),
             200..300 => {
                 // Accepted is accepted, whatever comes after it; but a session with something after it is not in step.
-                self.stage = SendStage::ServerAccepted;
+                self.accepted_in_full();
                 self.session.in_step = is_alone;
-                self.session.refused_in_a_row = 0;
                 Ok(reply)
             }
             // A refusal with another reply behind it decides nothing.
