@@ -10,6 +10,12 @@ use crate::wire::{Direction, Tape, Wire};
 pub(crate) enum Grouping {
     Pipelined,
     Lockstep,
+    /// The whole message in one write, by BDAT: the last byte leaves with the first.
+    SingleRoundTrip,
+}
+
+impl Grouping {
+    pub(crate) const ALL: [Self; 3] = [Self::Pipelined, Self::Lockstep, Self::SingleRoundTrip];
 }
 
 /// How client and server talk.
@@ -33,6 +39,7 @@ impl Bench {
         let server = TestServer::builder()
             .security(way.security)
             .pipelining(way.grouping != Grouping::Lockstep)
+            .chunking(way.grouping == Grouping::SingleRoundTrip)
             .record(false)
             .keep_messages(false)
             // As long for the thousandth message as for the first.
@@ -49,7 +56,7 @@ impl Bench {
             Security::ImplicitTls => Host::implicit_tls("127.0.0.1").root_certificate(self.root.as_str()),
             _ => Host::plain("127.0.0.1"),
         };
-        common::sender(host.port(wire.port()))
+        common::sender(host.port(wire.port()).single_round_trip(self.way.grouping == Grouping::SingleRoundTrip))
             .reconnect_cooldown(ms(1))
             .max_reconnect_cooldown(ms(1))
             .keepalive_interval(None)

@@ -20,7 +20,7 @@ const ALL: [Cut; 3] = [Cut::Fin, Cut::Reset, Cut::Silence];
 fn ways(securities: &[Security], reused: &[bool]) -> Vec<Way> {
     let mut ways = Vec::new();
     for security in securities {
-        for grouping in [Grouping::Pipelined, Grouping::Lockstep] {
+        for grouping in Grouping::ALL {
             ways.extend(reused.iter().map(|reused| Way { security: *security, grouping, reused: *reused }));
         }
     }

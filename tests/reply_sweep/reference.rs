@@ -23,6 +23,15 @@ pub(crate) struct Outcome {
     pub(crate) kept: bool,
 }
 
+/// What leaves together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grouping {
+    Lockstep,
+    Pipelined,
+    /// Everything, by BDAT.
+    SingleRoundTrip,
+}
+
 /// One reply in one situation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Situation {
@@ -32,7 +41,7 @@ pub(crate) struct Situation {
     pub(crate) closes: bool,
     /// The connection has carried a message before.
     pub(crate) reused: bool,
-    pub(crate) pipelining: bool,
+    pub(crate) grouping: Grouping,
     /// The reply holds a line `STARTTLS`.
     pub(crate) offers_tls: bool,
 }
@@ -63,6 +72,7 @@ const AFRESH: Outcome = Outcome { told: Told::AcceptedAfresh, kept: Y };
 pub(crate) fn expected(case: Situation) -> Vec<Outcome> {
     match case.position {
         position if position.is_opening() => opening(case),
+        _ if case.grouping == Grouping::SingleRoundTrip => at_once(case),
         EndOfData => end_of_data(case),
         _ => envelope(case),
     }
@@ -73,6 +83,10 @@ fn opening(case: Situation) -> Vec<Outcome> {
     let opening = |kind, safe| fails(kind, S1, safe, N);
     let is_last = !matches!(case.position, Greeting | EhloBeforeTls | StartTls);
     match (case.position, case.said) {
+        // The first refusal wins over what follows (P12), or what follows casts doubt on it.
+        (_, Two(code @ 400.., _)) => {
+            [vec![opening(HU, Y)], self::opening(Situation { said: Code(code), ..case })].concat()
+        }
         // F018.
         (EhloBeforeTls, Code(200..=220 | 222..300)) if !case.offers_tls => vec![opening(PF, N)],
         // A session that is ready ends before its first message, and it depends on the moment whether that is seen before MAIL or after.
@@ -96,7 +110,7 @@ fn opening(case: Situation) -> Vec<Outcome> {
         (Auth, Code(421)) => vec![opening(HU, Y)],
         (Auth, Code(400..500)) => vec![opening(RT, Y), opening(HU, Y)],
         (Auth, Code(500..)) => vec![opening(PF, N)],
-        (Auth, Code(334)) if case.closes => vec![opening(HU, Y), opening(RT, Y)],
+        (Auth, Code(334)) if case.closes => vec![opening(HU, Y), opening(RT, Y), opening(CC, N)],
         (Auth, Code(334)) => vec![opening(PF, N), opening(CC, N)],
         (Auth, Unfinished) => vec![opening(HU, Y), opening(RT, Y)],
         // F026 calls senseless challenges CC and unsafe, case a calls every failure here HU and safe.
@@ -124,7 +138,7 @@ fn opening(case: Situation) -> Vec<Outcome> {
 
 /// F040–F071: everything at [`S3`].
 fn envelope(case: Situation) -> Vec<Outcome> {
-    let Situation { position, said, closes, reused, pipelining, .. } = case;
+    let Situation { position, said, closes, reused, grouping, .. } = case;
     // On a reused connection the free replacement (SPEC §5); else the transport's failure, case b.
     let dies = if reused { AFRESH } else { fails(RB, S3, Y, N) };
     // CC. The preface of §3.2 gives the free replacement to every failure, SPEC §5 only to the connection's end.
@@ -138,7 +152,7 @@ fn envelope(case: Situation) -> Vec<Outcome> {
         _ => false,
     };
     // What stands behind it in the same group is answered at once.
-    let is_last_of_group = !pipelining || matches!(position, SecondOfTwo | Data);
+    let is_last_of_group = grouping == Grouping::Lockstep || matches!(position, SecondOfTwo | Data);
     match (position, said) {
         // F072; a FIN that comes with the 354 may be seen before the last byte leaves, or not.
         (Data, Code(354)) if closes => {
@@ -170,7 +184,45 @@ fn envelope(case: Situation) -> Vec<Outcome> {
         // The first refusal wins over what follows (P12), or what follows casts doubt on it (F093).
         (_, Two(550, _)) => [vec![fails(PF, S3, N, N)], corrupted].concat(),
         (_, Two(421, _)) => [vec![fails(RT, S3, Y, N)], corrupted].concat(),
+        // In a group a second reply is the next command's, for all that the client can know until too many have come.
+        (_, Two(_, 400..)) if closes && !is_last_of_group => [vec![fails(PF, S3, N, N)], corrupted].concat(),
+        (_, Two(..)) if closes && !is_last_of_group => [vec![dies], corrupted].concat(),
         (_, Two(..) | Nonsense | Code(_)) => corrupted,
+    }
+}
+
+/// F101–F110, case i2: everything at [`S5`], because the last byte leaves with the first.
+fn at_once(case: Situation) -> Vec<Outcome> {
+    let Situation { position, said, closes, reused, .. } = case;
+    let kept = !closes;
+    let unknown = fails(UD, S5, N, N);
+    match (position, said) {
+        (_, Code(221)) => vec![unknown],
+        // F104; F087.
+        (Mail | Rcpt, Code(200..300)) if closes => vec![unknown],
+        (_, Code(200..300)) => vec![ok(kept)],
+        // F106: a refusal with an end behind it, or (F093) with answers behind it that it rules out.
+        (Mail | Rcpt, Code(421)) if reused => vec![fails(RT, S5, Y, N), fails(RB, S5, Y, N), AFRESH, unknown],
+        (Mail | Rcpt, Code(421)) => vec![fails(RT, S5, Y, N), unknown],
+        (_, Code(421)) => vec![fails(RT, S5, Y, N)],
+        // A session's own limit, SPEC §5.
+        (Mail, Code(400..500)) if reused => vec![AFRESH],
+        (Mail, Code(530)) => vec![fails(PF, S5, N, kept), fails(PF, S5, N, N), AFRESH],
+        // F102, F105.
+        (Mail | Rcpt, Code(code @ 400..)) | (_, Code(code @ (400..500 | 505..))) => {
+            vec![if code < 500 { fails(RT, S5, Y, kept) } else { fails(PF, S5, N, kept) }]
+        }
+        // F110 has 502, F107 503; both are said of commands, and so are the other codes up to 504 (RFC 5321 §4.2.1).
+        (_, Code(502)) => vec![AFRESH],
+        (_, Code(500..)) => vec![AFRESH, fails(PF, S5, N, kept)],
+        // A second reply is the next command's, for all that the client can know until too many have come.
+        (Mail | Rcpt, Two(200..300, 400..)) if closes => vec![fails(PF, S5, N, N), unknown],
+        // F098, or one too many, which leaves it open which of them was meant.
+        (EndOfData, Two(200..300, _)) => vec![ok(N), unknown],
+        (_, Two(421, _)) => vec![fails(RT, S5, Y, N), unknown],
+        (_, Two(400.., _)) => vec![fails(PF, S5, N, N), unknown],
+        // F108, P9.
+        (_, Code(_) | Two(..) | Nonsense | Unfinished) => vec![unknown],
     }
 }
 

@@ -38,6 +38,9 @@ impl Position {
     pub(crate) const MESSAGE: [Self; 8] =
         [Rset, Mail, Rcpt, FirstOfTwo, SecondOfTwo, SecondOfTwoPartial, Data, EndOfData];
 
+    /// What a message that leaves in one write is answered.
+    pub(crate) const AT_ONCE: [Self; 3] = [Mail, Rcpt, EndOfData];
+
     pub(crate) fn is_opening(self) -> bool {
         Self::OPENING_IN_CLEAR.contains(&self) || Self::OPENING_UNDER_TLS.contains(&self)
     }
