@@ -79,6 +79,8 @@ pub(crate) struct Recorded {
     client_before: usize,
     server_before: usize,
     server_units: usize,
+    /// Bytes of that turn, where it begins with the envelope: another one that begins so, for DATA, is shorter.
+    turn_at_least: usize,
 }
 
 impl Recorded {
@@ -129,6 +131,7 @@ impl Recorded {
             client_before: before.client,
             server_before: before.server,
             server_units: passed.server,
+            turn_at_least: if bench.way.grouping == Grouping::SingleRoundTrip { passed.turn } else { 0 },
         }
     }
 
@@ -151,7 +154,7 @@ impl Recorded {
 
     /// Whether the client did begin the write that holds the last byte.
     pub(crate) fn commit_was_seen(&self, passed: Passed) -> bool {
-        passed.client > self.client_before
+        passed.client > self.client_before && passed.turn >= self.turn_at_least
     }
 
     /// Whether the answer to the last byte was delivered, to its own last byte.
@@ -183,6 +186,8 @@ pub(crate) struct Passed {
     client: usize,
     /// Delivered to it to the end.
     server: usize,
+    /// Bytes of the client's last turn.
+    turn: usize,
 }
 
 /// The moment at which the message under test begins.
@@ -196,15 +201,21 @@ pub(crate) struct Start {
 
 impl Start {
     pub(crate) fn at(security: Security, tape: &Tape) -> Self {
-        let none = Passed { client: 0, server: 0 };
+        let none = Passed { client: 0, server: 0, turn: 0 };
         let nothing = Self { security, from_client: 0, to_client: 0, units: none };
-        Self { from_client: tape.from_client.len(), to_client: tape.to_client.len(), units: nothing.passed(tape), ..nothing }
+        Self {
+            from_client: tape.from_client.len(),
+            to_client: tape.to_client.len(),
+            units: nothing.passed(tape),
+            ..nothing
+        }
     }
 
     pub(crate) fn passed(&self, tape: &Tape) -> Passed {
         Passed {
             client: Units::of(self.security, &tape.from_client).begun - self.units.client,
             server: Units::of(self.security, &tape.to_client).complete - self.units.server,
+            turn: tape.turns.last().map_or(0, |(begin, _)| tape.from_client.len().saturating_sub(*begin)),
         }
     }
 }
@@ -233,9 +244,9 @@ impl Units {
         let mut rest = &raw[clear..];
         while let [kind, ..] = rest {
             units.begun += usize::from(*kind == APPLICATION_DATA);
-            let length = rest.get(3..HEADER).map_or(usize::MAX, |bytes| {
-                HEADER + usize::from(u16::from_be_bytes([bytes[0], bytes[1]]))
-            });
+            let length = rest
+                .get(3..HEADER)
+                .map_or(usize::MAX, |bytes| HEADER + usize::from(u16::from_be_bytes([bytes[0], bytes[1]])));
             let Some(behind) = rest.get(length..) else { break };
             units.complete += usize::from(*kind == APPLICATION_DATA);
             units.ends.push(raw.len() - behind.len());

@@ -69,9 +69,8 @@ pub(crate) fn judge(bench: &Bench, recorded: &Recorded, plan: Plan, number: usiz
     if !at_rest || !still_at_rest {
         faults.push(format!("at rest: {at_rest}, after the next message: {still_at_rest}"));
     }
-    let untrue = (!faults.is_empty()).then(|| {
-        format!("{:?} {plan:?}: {}; {passed:?} of {recorded:?}; {outcome:?}", bench.way, faults.join("; "))
-    });
+    let untrue = (!faults.is_empty())
+        .then(|| format!("{:?} {plan:?}: {}; {passed:?} of {recorded:?}; {outcome:?}", bench.way, faults.join("; ")));
     Verdict { was_cut: tape.was_cut, late, untrue }
 }
 

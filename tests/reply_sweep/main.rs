@@ -17,13 +17,13 @@ use reference::Grouping;
 use replies::{Position, Reply};
 use run::{Bench, Setting, is_a_lie, judge};
 
+/// Runs at the same time. Few of them wait for anything, but those that do wait long.
 const WORKERS: usize = 8;
 
 /// Codes with a meaning of their own somewhere, the ends of each class, and one that nobody has heard of in each.
-const TELLING: [u16; 51] = [
-    200, 211, 214, 220, 221, 235, 250, 251, 252, 277, 299, 300, 334, 354, 377, 399, 400, 421, 432, 450, 451, 452, 454,
-    455, 477, 499, 500, 501, 502, 503, 504, 521, 523, 530, 534, 535, 538, 550, 551, 552, 553, 554, 555, 556, 577, 599,
-    201, 253, 355, 422, 533,
+const TELLING: [u16; 36] = [
+    200, 220, 221, 235, 250, 251, 252, 277, 299, 300, 334, 354, 377, 399, 400, 421, 432, 450, 452, 454, 477, 499, 500,
+    502, 503, 504, 505, 521, 530, 535, 538, 550, 552, 554, 577, 599,
 ];
 
 fn every_code() -> Vec<u16> {
@@ -50,38 +50,49 @@ fn settings(positions: &[Position]) -> Vec<Setting> {
     settings
 }
 
+struct Case {
+    setting: Setting,
+    reply: Reply,
+    closes: bool,
+}
+
+fn cases(positions: &[Position], codes: &[u16]) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for setting in settings(positions) {
+        let odd = Reply::malformed(setting.position.good());
+        for reply in codes.iter().map(|code| Reply::of_code(*code)).chain(odd) {
+            cases.extend([false, true].map(|closes| Case { setting, reply: reply.clone(), closes }));
+        }
+    }
+    cases.retain(|case| !is_a_lie(case.setting, &case.reply, case.closes));
+    cases
+}
+
 /// Says each reply in each setting, goes on or closes behind it, and panics with all that was told otherwise.
 fn sweep(positions: &[Position], codes: &[u16]) {
     let start = common::now();
-    let mut differences = Vec::new();
-    let mut runs = 0;
-    for setting in settings(positions) {
-        let replies = codes.iter().map(|code| Reply::of_code(*code)).chain(Reply::malformed(setting.position.good()));
-        let mut cases: Vec<_> = replies.flat_map(|reply| [(reply.clone(), false), (reply, true)]).collect();
-        cases.retain(|(reply, closes)| !is_a_lie(setting, reply, *closes));
-        runs += cases.len();
-        differences.extend(sweep_one(setting, &cases));
-    }
-    println!("{runs} runs in {:.1?}", start.elapsed());
-    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
-}
-
-fn sweep_one(setting: Setting, cases: &[(Reply, bool)]) -> Vec<String> {
+    let cases = cases(positions, codes);
     let next = AtomicUsize::new(0);
     let differences = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                let bench = Bench::new(setting);
+                let mut bench: Option<Bench> = None;
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((reply, closes)) = cases.get(number) else { break };
-                    differences.lock().extend(judge(&bench, reply, *closes, number));
+                    let Some(Case { setting, reply, closes }) = cases.get(number) else { break };
+                    let bench = match bench.take() {
+                        Some(same) if same.setting == *setting => bench.insert(same),
+                        _ => bench.insert(Bench::new(*setting)),
+                    };
+                    differences.lock().extend(judge(bench, reply, *closes, number));
                 }
             });
         }
     });
-    differences.into_inner()
+    let differences = differences.into_inner();
+    println!("{} runs in {:.1?}", cases.len(), start.elapsed());
+    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
 }
 
 #[test]

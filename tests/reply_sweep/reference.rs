@@ -13,7 +13,11 @@ pub(crate) enum Told {
     Accepted,
     /// Over a connection that replaced a stale one.
     AcceptedAfresh,
-    Failed { kind: FailureKind, stage: SendStage, is_retry_safe: bool },
+    Failed {
+        kind: FailureKind,
+        stage: SendStage,
+        is_retry_safe: bool,
+    },
 }
 
 /// What the caller is told, and whether the next message goes over the last connection of this one.
@@ -50,9 +54,7 @@ use FailureKind::{
     ConnectionCorrupted as CC, HostUnavailable as HU, PermanentFailure as PF, RetryableBeforeSend as RB,
     RetryableTemporaryFailure as RT, UnknownAfterData as UD,
 };
-use SendStage::{
-    Authenticated as S2, Connected as S1, DataCompleted as S5, DataStarted as S4, EnvelopeStarted as S3,
-};
+use SendStage::{Authenticated as S2, Connected as S1, DataCompleted as S5, DataStarted as S4, EnvelopeStarted as S3};
 
 const Y: bool = true;
 const N: bool = false;

@@ -8,7 +8,7 @@ use crate::reference::{Grouping, Outcome, Situation, Told, expected};
 use crate::replies::{Position, Reply, Said};
 
 /// How client and server are set up; the same for many runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
     pub(crate) position: Position,
     pub(crate) grouping: Grouping,
@@ -17,7 +17,7 @@ pub(crate) struct Setting {
 
 /// A server for many runs, each with a sender of its own.
 pub(crate) struct Bench {
-    setting: Setting,
+    pub(crate) setting: Setting,
     server: TestServer,
     host: Host,
 }
@@ -71,7 +71,9 @@ impl Bench {
         let is_refusal = matches!(reply.said, Said::Code(400..) | Said::Two(400.., _));
         let mut actions = match position {
             Position::EndOfData if !is_refusal => vec![Action::Accept, said],
-            Position::Greeting | Position::StartTls | Position::Auth | Position::Data | Position::EndOfData => vec![said],
+            Position::Greeting | Position::StartTls | Position::Auth | Position::Data | Position::EndOfData => {
+                vec![said]
+            }
             _ if is_refusal => vec![said],
             _ => vec![Action::Proceed, said],
         };
@@ -124,9 +126,7 @@ pub(crate) fn judge(bench: &Bench, reply: &Reply, closes: bool, number: usize) -
     let told = match &result {
         Ok(_) if connections > 1 => Told::AcceptedAfresh,
         Ok(_) => Told::Accepted,
-        Err(error) => {
-            Told::Failed { kind: error.kind(), stage: error.stage(), is_retry_safe: error.is_retry_safe() }
-        }
+        Err(error) => Told::Failed { kind: error.kind(), stage: error.stage(), is_retry_safe: error.is_retry_safe() },
     };
     let outcome = Outcome { told, kept };
     let offers_tls = contains(&reply.bytes, b"\n250-STARTTLS") || contains(&reply.bytes, b" STARTTLS\r\n");
