@@ -20,16 +20,6 @@ use run::{Bench, Setting, is_a_lie, judge};
 /// Runs at the same time. Few of them wait for anything, but those that do wait long.
 const WORKERS: usize = 8;
 
-/// Codes with a meaning of their own somewhere, the ends of each class, and one that nobody has heard of in each.
-const TELLING: [u16; 36] = [
-    200, 220, 221, 235, 250, 251, 252, 277, 299, 300, 334, 354, 377, 399, 400, 421, 432, 450, 452, 454, 477, 499, 500,
-    502, 503, 504, 505, 521, 530, 535, 538, 550, 552, 554, 577, 599,
-];
-
-fn every_code() -> Vec<u16> {
-    (200..600).collect()
-}
-
 fn settings(positions: &[Position]) -> Vec<Setting> {
     let mut settings = Vec::new();
     for position in positions.iter().copied() {
@@ -56,11 +46,11 @@ struct Case {
     closes: bool,
 }
 
-fn cases(positions: &[Position], codes: &[u16]) -> Vec<Case> {
+fn cases(positions: &[Position]) -> Vec<Case> {
     let mut cases = Vec::new();
     for setting in settings(positions) {
         let odd = Reply::malformed(setting.position.good());
-        for reply in codes.iter().map(|code| Reply::of_code(*code)).chain(odd) {
+        for reply in (200..600).map(Reply::of_code).chain(odd) {
             cases.extend([false, true].map(|closes| Case { setting, reply: reply.clone(), closes }));
         }
     }
@@ -69,11 +59,11 @@ fn cases(positions: &[Position], codes: &[u16]) -> Vec<Case> {
 }
 
 /// Says each reply in each setting, goes on or closes behind it, and panics with all that was told otherwise.
-fn sweep(positions: &[Position], codes: &[u16]) {
+fn sweep(positions: &[Position]) {
     let start = common::now();
-    let cases = cases(positions, codes);
+    let cases = cases(positions);
     let next = AtomicUsize::new(0);
-    let differences = Mutex::new(Vec::new());
+    let (differences, late) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
@@ -85,39 +75,38 @@ fn sweep(positions: &[Position], codes: &[u16]) {
                         Some(same) if same.setting == *setting => bench.insert(same),
                         _ => bench.insert(Bench::new(*setting)),
                     };
-                    differences.lock().extend(judge(bench, reply, *closes, number));
+                    let verdict = judge(bench, reply, *closes, number);
+                    differences.lock().extend(verdict.difference);
+                    if verdict.is_late {
+                        late.lock().push(number);
+                    }
                 }
             });
         }
     });
-    let differences = differences.into_inner();
-    println!("{} runs in {:.1?}", cases.len(), start.elapsed());
+    let (mut differences, late) = (differences.into_inner(), late.into_inner());
+    println!("{} runs, {} of them late once, in {:.1?}", cases.len(), late.len(), start.elapsed());
+    // A run that was late among many is run again by itself: a bound that is not kept is late every time.
+    for Case { setting, reply, closes } in late.into_iter().map(|number| &cases[number]) {
+        let bench = Bench::new(*setting);
+        if (0..2).all(|number| judge(&bench, reply, *closes, number).is_late) {
+            differences.push(format!("{setting:?} {:?}, closes: {closes}: late each time", reply.said));
+        }
+    }
     assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
 }
 
 #[test]
 fn what_is_said_while_a_session_is_opened_is_told_as_specified() {
-    sweep(&Position::OPENING_IN_CLEAR, &TELLING);
+    sweep(&Position::OPENING_IN_CLEAR);
 }
 
 #[test]
 fn what_is_said_around_tls_is_told_as_specified() {
-    without_system_roots("what_is_said_around_tls_is_told_as_specified", || {
-        sweep(&Position::OPENING_UNDER_TLS, &TELLING);
-    });
+    without_system_roots("what_is_said_around_tls_is_told_as_specified", || sweep(&Position::OPENING_UNDER_TLS));
 }
 
 #[test]
 fn what_is_said_to_a_message_is_told_as_specified() {
-    sweep(&Position::MESSAGE, &TELLING);
-}
-
-#[test]
-#[ignore = "takes some minutes"]
-fn every_code_at_every_position_is_told_as_specified() {
-    without_system_roots("every_code_at_every_position_is_told_as_specified", || {
-        sweep(&Position::OPENING_IN_CLEAR, &every_code());
-        sweep(&Position::OPENING_UNDER_TLS, &every_code());
-        sweep(&Position::MESSAGE, &every_code());
-    });
+    sweep(&Position::MESSAGE);
 }

@@ -1,9 +1,11 @@
 //! One reply in one situation, and what the caller is told.
 
+use std::time::Duration;
+
 use smtp_pool::testing::{Action, Script, Security, Stage, TestServer};
 use smtp_pool::{FailureKind, Host, RecipientPolicy, SendOptions, SmtpSender};
 
-use crate::common::{self, ms, send, send_to};
+use crate::common::{self, SLACK, ms, send, send_to};
 use crate::reference::{Grouping, Outcome, Situation, Told, expected};
 use crate::replies::{Position, Reply, Said};
 
@@ -90,8 +92,20 @@ pub(crate) fn is_a_lie(setting: Setting, reply: &Reply, closes: bool) -> bool {
     is_last_but_one && closes && matches!(reply.said, Said::Two(200..300, 200..300))
 }
 
-/// What differs from the reference, or from the promises of SPEC §1.
-pub(crate) fn judge(bench: &Bench, reply: &Reply, closes: bool, number: usize) -> Option<String> {
+/// How long a caller waits for the rest of a reply.
+const DEADLINE: Duration = ms(400);
+
+/// What a call without anything to wait for may take on a busy machine.
+const PROMPT: Duration = Duration::from_secs(1);
+
+pub(crate) struct Verdict {
+    /// From the reference, or from the promises of SPEC §1.
+    pub(crate) difference: Option<String>,
+    pub(crate) is_late: bool,
+}
+
+/// Sends a message to a server that says this.
+pub(crate) fn judge(bench: &Bench, reply: &Reply, closes: bool, number: usize) -> Verdict {
     let Setting { position, grouping, reused } = bench.setting;
     let server = &bench.server;
     let id = |what: &str| format!("{what}-{number}@sweep");
@@ -106,11 +120,13 @@ pub(crate) fn judge(bench: &Bench, reply: &Reply, closes: bool, number: usize) -
         _ => RecipientPolicy::AllOrNothing,
     };
     let mut options = SendOptions::new().recipients(policy);
-    // Nothing else waits for anything.
-    if reply.said == Said::Unfinished && !closes {
-        options = options.deadline(common::now() + ms(400));
+    let called = common::now();
+    let waits = reply.said == Said::Unfinished && !closes;
+    if waits {
+        options = options.deadline(called + DEADLINE);
     }
     let result = send_to(&sender, &id("under"), position.recipients(), &options);
+    let is_late = called.elapsed() > SLACK + if waits { DEADLINE } else { PROMPT };
     let at_rest = common::is_at_rest(&sender);
     server.assert_script_used();
     let connections = server.connections_accepted() - before;
@@ -163,7 +179,8 @@ pub(crate) fn judge(bench: &Bench, reply: &Reply, closes: bool, number: usize) -
         faults.push(format!("{new_violations:?}"));
     }
     let said = reply.bytes[..reply.bytes.len().min(60)].escape_ascii();
-    (!faults.is_empty()).then(|| format!("{case:?} \"{said}\": {outcome:?}; {}; {result:?}", faults.join("; ")))
+    let difference = || format!("{case:?} \"{said}\": {outcome:?}; {}; {result:?}", faults.join("; "));
+    Verdict { difference: (!faults.is_empty()).then(difference), is_late }
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
