@@ -25,6 +25,16 @@ pub(crate) struct Way {
     pub(crate) grouping: Grouping,
     /// Whether the message under test is the second one over its connection.
     pub(crate) reused: bool,
+    /// Whether it is so large that it leaves in several writes; in clear only, where its bytes can be told.
+    pub(crate) is_large: bool,
+}
+
+impl Way {
+    /// The message under test.
+    pub(crate) fn content(self, id: &str) -> Vec<u8> {
+        const LARGE: usize = 40_000;
+        if self.is_large { common::big_content(id, LARGE) } else { common::content(id) }
+    }
 }
 
 /// A server that many runs share, each through a wire of its own.
@@ -75,7 +85,7 @@ pub(crate) struct Recorded {
     /// Where lines end (records, under TLS).
     client_ends: Vec<usize>,
     server_ends: Vec<usize>,
-    /// Units of each side before the client's last turn, which is the write that holds the last byte.
+    /// Units of each side before the client's last turn, which is the write that holds the last byte (or several, and that one).
     client_before: usize,
     server_before: usize,
     server_units: usize,
@@ -107,7 +117,7 @@ impl Recorded {
         }
         let security = bench.way.security;
         let start = wire.tape();
-        send(&sender, &id(number, "under")).unwrap();
+        sender.send_raw(&common::envelope(1), &bench.way.content(&id(number, "under"))).unwrap();
         let tape = wire.tape();
         drop(sender);
         wire.wait_over();
@@ -122,13 +132,18 @@ impl Recorded {
         let ends = |raw: &[u8], from: usize| -> Vec<usize> {
             Units::of(security, raw).ends.iter().filter_map(|end| end.checked_sub(from)).collect()
         };
+        let from_client = tape.from_client.len() - start.from_client;
         Self {
-            from_client: tape.from_client.len() - start.from_client,
+            from_client,
             to_client: tape.to_client.len() - start.to_client,
             is_exact: is_exact(bench.way),
-            client_ends: ends(&tape.from_client, start.from_client),
+            client_ends: match bench.way.is_large {
+                true => vec![before.client, from_client],
+                false => ends(&tape.from_client, start.from_client),
+            },
             server_ends: ends(&tape.to_client, start.to_client),
-            client_before: before.client,
+            // Where the last write of several begins cannot be seen from here, only that it was begun when its last byte has come.
+            client_before: if bench.way.is_large { passed.client - 1 } else { before.client },
             server_before: before.server,
             server_units: passed.server,
             turn_at_least: if bench.way.grouping == Grouping::SingleRoundTrip { passed.turn } else { 0 },

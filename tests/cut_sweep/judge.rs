@@ -5,7 +5,7 @@ use std::time::Duration;
 use smtp_pool::testing::Cut;
 use smtp_pool::{FailureKind, Receipt, SendError, SendOptions, SendStage};
 
-use crate::common::{self, SLACK, ms, send, send_to};
+use crate::common::{self, SLACK, ms, send};
 use crate::dialogue::{Bench, Recorded, Start, id};
 use crate::wire::{Plan, Wire};
 
@@ -38,13 +38,14 @@ pub(crate) fn judge(bench: &Bench, recorded: &Recorded, plan: Plan, number: usiz
         wire.plan(plan);
     }
 
+    let (envelope, content) = (common::envelope(1), bench.way.content(&id(number, "under")));
     let called = common::now();
     let limit = if plan.cut == Cut::Silence { DEADLINE } else { PROMPT };
     let mut options = SendOptions::new();
     if plan.cut == Cut::Silence {
         options = options.deadline(called + DEADLINE);
     }
-    let outcome = send_to(&sender, &id(number, "under"), 1, &options);
+    let outcome = sender.send_with(&envelope, &content, &options);
     let late = called.elapsed().checked_sub(limit + SLACK);
     let at_rest = common::is_at_rest(&sender);
     wire.settle();

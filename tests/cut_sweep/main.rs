@@ -21,7 +21,8 @@ fn ways(securities: &[Security], reused: &[bool]) -> Vec<Way> {
     let mut ways = Vec::new();
     for security in securities {
         for grouping in Grouping::ALL {
-            ways.extend(reused.iter().map(|reused| Way { security: *security, grouping, reused: *reused }));
+            let way = Way { security: *security, grouping, reused: false, is_large: false };
+            ways.extend(reused.iter().map(|reused| Way { reused: *reused, ..way }));
         }
     }
     ways
@@ -40,6 +41,13 @@ fn a_cut_at_any_byte_of_a_second_message_costs_no_message() {
 #[test]
 fn silence_from_any_byte_of_a_dialogue_on_is_told_truly() {
     sweep(&ways(&[Security::Plain], &[false, true]), &[Cut::Silence], Choice::sample(30, 20));
+}
+
+/// A sample: in the middle of a message one byte is like the next.
+#[test]
+fn a_cut_at_any_byte_of_a_message_in_several_writes_is_told_truly() {
+    let way = Way { security: Security::Plain, grouping: Grouping::Pipelined, reused: false, is_large: true };
+    sweep(&[way, Way { reused: true, ..way }], &ALL, Choice::sample(25, 75));
 }
 
 #[test]
