@@ -133,7 +133,7 @@ impl Wire {
 
     /// The first connection, idle now, ends as planned; bytes count from here.
     pub(crate) fn plan(&self, plan: Plan) {
-        let line = Arc::clone(&self.shared.lines.lock()[0]);
+        let line = self.first().expect("a message has gone before");
         let mut line = line.lock();
         line.mark = (line.tape.from_client.len(), line.tape.to_client.len());
         line.plan = Some(plan);
@@ -142,22 +142,26 @@ impl Wire {
         }
     }
 
+    fn first(&self) -> Option<Arc<Mutex<Line>>> {
+        self.shared.lines.lock().first().map(Arc::clone)
+    }
+
     /// What has passed over the first connection, if there was one.
     pub(crate) fn tape(&self) -> Tape {
-        let first = self.shared.lines.lock().first().map(Arc::clone);
-        first.map(|line| line.lock().tape.clone()).unwrap_or_default()
+        self.first().map(|line| line.lock().tape.clone()).unwrap_or_default()
     }
 
     /// The message under test is over. A cut that has not come does not come any more, and a connection that went silent is hung up,
     /// so that it is not mistaken for one that works.
     pub(crate) fn settle(&self) {
-        let Some(line) = self.shared.lines.lock().first().map(Arc::clone) else { return };
+        let Some(line) = self.first() else { return };
         let mut line = line.lock();
         if !line.tape.was_cut {
             line.plan = None;
         } else if let Some(client) = &line.client {
             drop(client.shutdown(Shutdown::Write));
         }
+        drop(line);
     }
 
     /// Waits until both ends of every connection are over: whatever the server still had to read, it has read.
