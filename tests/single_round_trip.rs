@@ -8,7 +8,7 @@ use std::thread;
 
 use common::*;
 use smtp_pool::testing::{Action, Event, Script, Security, Stage, TestServer, Transcript};
-use smtp_pool::{CancelToken, FailureKind, Host, RecipientPolicy, SendOptions, SendStage, SmtpSender};
+use smtp_pool::{CancelToken, FailureKind, RecipientPolicy, SendOptions, SendStage, SmtpSender};
 
 fn server() -> TestServer {
     TestServer::builder().chunking(true).start()
@@ -216,7 +216,8 @@ fn a_timeout_of_a_message_that_left_in_one_write_names_the_limit_in_force() {
 #[test]
 fn under_r2d2_it_is_one_round_trip_too() {
     let server = server();
-    let host: Host = format!("smtp://127.0.0.1:{}?tls=none&single_round_trip=true", server.port()).parse().unwrap();
+    let host: smtp_pool::Host =
+        format!("smtp://127.0.0.1:{}?tls=none&single_round_trip=true", server.port()).parse().unwrap();
     let manager = smtp_pool::SmtpConnectionManager::new(host).unwrap();
     let pool = r2d2::Pool::builder().max_size(1).test_on_check_out(false).build(manager).unwrap();
     for number in 0..3 {

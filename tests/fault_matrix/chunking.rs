@@ -141,7 +141,8 @@ fn undecided() -> Vec<Row> {
             .timer(Timer::FinalReply)
             .check(still_in_one_write)
             .fails(UD, S5, No, X, Nobody),
-        row("F103", "stored, silence, the caller's deadline")
+        row("F103", "stored, silence, the caller's deadline, reused")
+            .reused()
             .script(unanswered([Action::Accept, Action::Silence]))
             .deadline(Duration::from_millis(500))
             .fails(UD, S5, No, X, Nobody),

@@ -4,9 +4,7 @@
 //! ([RFC 2920 §3.1](https://www.rfc-editor.org/rfc/rfc2920#section-3.1)). The write that begins the message is also the one that ends
 //! it, so all of the dialogue is behind the commit point, and nothing but a refusal in step makes the outcome certain again.
 
-use std::time::Instant;
-
-use crate::clock::{self, Deadline};
+use crate::clock::Deadline;
 use crate::event::{Desync, Event, Fault, Step};
 use crate::reply::Reply;
 use crate::smtp::body::BodyEncoder;
@@ -23,37 +21,27 @@ use super::{Command, LAST_WRITE, TimeLimits, Transaction};
 const SMALL: usize = 4096;
 
 impl Transaction<'_, '_> {
-    /// Whether the message may leave in one write; then the time that it begins.
-    ///
-    /// Cheapest questions first: a message that goes by DATA costs neither a look nor a glance at the clock.
-    pub(super) fn may_leave_at_once(&mut self, limits: &TimeLimits) -> Option<Instant> {
-        let single = self.session.single.as_ref()?;
+    /// Whether the message may leave in one write. The look comes last: a message that goes by DATA all the same need not pay for it.
+    pub(super) fn may_leave_at_once(&mut self, limits: &TimeLimits) -> bool {
+        let Some(single) = &self.session.single else { return false };
         // With a second recipient the message would go to the half that was accepted. After a refusal DATA is not pipelined
         // either, and RSET is owed, which must be answered by 250 before anything rests on it.
         let fits = self.mail.envelope.to().len() == 1
             && self.mail.content.len() <= SMALL
             && self.session.refused_in_a_row == 0
             && !self.session.reset_owed
+            && single.is_warm(limits.begins)
+            && limits.commit_by.is_none_or(|latest| limits.begins <= latest)
             && !single.is_given_up();
-        if !fits {
-            return None;
-        }
-        let now = clock::now();
-        let is_time = single.is_warm(now) && limits.commit_by.is_none_or(|latest| now <= latest);
         // Whatever has arrived unasked, DATA finds out what it is before anything is at stake.
-        (is_time && self.session.wire.look() == Look::Quiet).then_some(now)
+        fits && self.session.wire.look() == Look::Quiet
     }
 
-    /// Sends the message in one write, begun at `now`, and reads the answers.
-    pub(super) fn leave_at_once(
-        &mut self,
-        parameters: MailParameters,
-        limits: &TimeLimits,
-        now: Instant,
-    ) -> Result<Reply, Failure> {
+    /// Sends the message in one write, and reads the answers.
+    pub(super) fn leave_at_once(&mut self, parameters: MailParameters, limits: &TimeLimits) -> Result<Reply, Failure> {
         self.compose(parameters);
         self.recipients.reserve_exact(1);
-        self.commit(limits, now);
+        self.commit(limits, limits.begins);
         let answered = self.send(Step::Mail).and_then(|()| self.answers());
         answered.map_err(|failure| self.weigh(failure, limits.caller))
     }
@@ -76,11 +64,10 @@ impl Transaction<'_, '_> {
 
     /// Reads the three answers.
     fn answers(&mut self) -> Result<Reply, Failure> {
-        self.session.wire.acknowledge_at_once();
-        self.take_reply(Command::Mail)?;
-        self.take_reply(Command::Rcpt(0))?;
+        self.take_reply(Command::Mail, false)?;
+        self.take_reply(Command::Rcpt(0), true)?;
         let step = Step::EndOfData;
-        let complete = self.session.wire.read().map_err(|error| Failure::wire(step, error, self.stage))?;
+        let complete = self.session.wire.read_another().map_err(|error| Failure::wire(step, error, self.stage))?;
         let reply = self.session.wire.to_reply(complete);
         // After DATA the 354 has shown that the replies are in step. Here only their number does, so that one too many leaves it
         // open which of them was the answer to the content, be it yes or no.
@@ -134,11 +121,12 @@ mod tests {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use lettre::address::Envelope;
 
     use super::*;
+    use crate::clock;
     use crate::endpoint::Endpoint;
     use crate::options::RecipientPolicy;
     use crate::smtp::capabilities::Capabilities;
@@ -158,7 +146,7 @@ mod tests {
         recipients: usize,
         octets: usize,
         commit_by: Option<Instant>,
-        before: fn(&mut Session, &mut TcpStream),
+        before: fn(&mut Session, &TcpStream),
     }
 
     impl Default for Case {
@@ -172,17 +160,18 @@ mod tests {
         fn may_leave_at_once(self) -> bool {
             let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let mut server = listener.accept().unwrap().0;
+            let server = listener.accept().unwrap().0;
             let far = Deadline::after(HOUR);
             let wire = Wire::new(DeadlineStream::Plain(DeadlineTcp::new(Arc::new(client), far)));
             let host = Arc::new(WillingHost::new(Endpoint::new("a.example", 25)));
             let mut session = Session::new(wire, self.offered, Some(&host).filter(|_| self.is_wanted));
-            (self.before)(&mut session, &mut server);
+            (self.before)(&mut session, &server);
             let to = (0..self.recipients).map(|number| format!("{number}@example.com").parse().unwrap());
             let envelope = Envelope::new(None, to.collect()).unwrap();
             let content = vec![b'\n'; self.octets];
             let mail = Mail { envelope: &envelope, content: &content, policy: RecipientPolicy::AcceptPartial };
-            let limits = TimeLimits { commit_by: self.commit_by, ..TimeLimits::new(clock::now(), None, HOUR, HOUR) };
+            let now = clock::now();
+            let limits = TimeLimits { commit_by: self.commit_by, ..TimeLimits::new(now, None, now, HOUR, HOUR) };
             let mut transaction = Transaction {
                 session: &mut session,
                 mail: &mail,
@@ -191,7 +180,7 @@ mod tests {
                 mail_refusal: None,
                 data: None,
             };
-            transaction.may_leave_at_once(&limits).is_some()
+            transaction.may_leave_at_once(&limits)
         }
     }
 
@@ -228,12 +217,12 @@ mod tests {
         session.single.as_ref().unwrap().give_up(&Event::BdatNotKnown);
     }
 
-    fn arrived(session: &mut Session, server: &mut TcpStream) {
+    fn arrived(session: &mut Session, mut server: &TcpStream) {
         server.write_all(b"421 going\r\n").unwrap();
         seen(session);
     }
 
-    fn gone(session: &mut Session, server: &mut TcpStream) {
+    fn gone(session: &mut Session, server: &TcpStream) {
         server.shutdown(std::net::Shutdown::Write).unwrap();
         seen(session);
     }
