@@ -18,6 +18,10 @@ impl Grouping {
     pub(crate) const ALL: [Self; 3] = [Self::Pipelined, Self::Lockstep, Self::SingleRoundTrip];
 }
 
+/// The most that leaves with the last byte, however large the message (guide, "Delivery guarantees"). Where the last write of several
+/// begins cannot be seen on the wire.
+const LAST_WRITE: usize = 16 * 1024;
+
 /// How client and server talk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
@@ -25,6 +29,8 @@ pub(crate) struct Way {
     pub(crate) grouping: Grouping,
     /// Whether the message under test is the second one over its connection.
     pub(crate) reused: bool,
+    /// Whether the sender may try once more.
+    pub(crate) is_retried: bool,
     /// Whether it is so large that it leaves in several writes; in clear only, where its bytes can be told.
     pub(crate) is_large: bool,
 }
@@ -59,7 +65,7 @@ impl Bench {
         Self { way, server, root }
     }
 
-    /// A sender that tries once and forgets a failure at once.
+    /// A sender that forgets a failure at once.
     pub(crate) fn sender(&self, wire: &Wire) -> SmtpSender {
         let host = match self.way.security {
             Security::StartTls => Host::starttls("127.0.0.1").root_certificate(self.root.as_str()),
@@ -69,6 +75,8 @@ impl Bench {
         common::sender(host.port(wire.port()).single_round_trip(self.way.grouping == Grouping::SingleRoundTrip))
             .reconnect_cooldown(ms(1))
             .max_reconnect_cooldown(ms(1))
+            .retry_base_delay(ms(1))
+            .max_retries(self.way.is_retried.into())
             .keepalive_interval(None)
             .build()
             .unwrap()
@@ -85,8 +93,11 @@ pub(crate) struct Recorded {
     /// Where lines end (records, under TLS).
     client_ends: Vec<usize>,
     server_ends: Vec<usize>,
-    /// Units of each side before the client's last turn, which is the write that holds the last byte (or several, and that one).
-    client_before: usize,
+    /// Units of the client of which one more shows that the write of the last byte has begun.
+    committed_after: usize,
+    /// Units of the client without which it cannot have begun.
+    committing_after: usize,
+    /// Units of the server before the client's last turn.
     server_before: usize,
     server_units: usize,
     /// Bytes of that turn, where it begins with the envelope: another one that begins so, for DATA, is shorter.
@@ -100,8 +111,8 @@ impl Recorded {
         let tries = if is_exact(way) { 1 } else { 4 };
         let mut all: Vec<Self> = (0..tries).map(|number| Self::once(&bench, number)).collect();
         let equal = |one: &Self, other: &Self| {
-            (one.client_before, one.server_before, one.server_units)
-                == (other.client_before, other.server_before, other.server_units)
+            (one.committed_after, one.server_before, one.server_units)
+                == (other.committed_after, other.server_before, other.server_units)
         };
         assert!(all.iter().all(|one| equal(one, &all[0])), "{way:?} is not always the same: {all:?}");
         let from_client = all.iter().map(|one| one.from_client).max().unwrap();
@@ -142,8 +153,8 @@ impl Recorded {
                 false => ends(&tape.from_client, start.from_client),
             },
             server_ends: ends(&tape.to_client, start.to_client),
-            // Where the last write of several begins cannot be seen from here, only that it was begun when its last byte has come.
-            client_before: if bench.way.is_large { passed.client - 1 } else { before.client },
+            committed_after: if bench.way.is_large { passed.client - 1 } else { before.client },
+            committing_after: if bench.way.is_large { passed.client - LAST_WRITE } else { before.client },
             server_before: before.server,
             server_units: passed.server,
             turn_at_least: if bench.way.grouping == Grouping::SingleRoundTrip { passed.turn } else { 0 },
@@ -167,9 +178,14 @@ impl Recorded {
         passed.server >= self.server_before
     }
 
+    /// Whether the client may have begun the write that holds the last byte, if all is known that it wrote.
+    pub(crate) fn commit_was_possible(&self, passed: Passed) -> bool {
+        passed.client > self.committing_after && passed.turn >= self.turn_at_least
+    }
+
     /// Whether the client did begin the write that holds the last byte.
     pub(crate) fn commit_was_seen(&self, passed: Passed) -> bool {
-        passed.client > self.client_before && passed.turn >= self.turn_at_least
+        passed.client > self.committed_after && passed.turn >= self.turn_at_least
     }
 
     /// Whether the answer to the last byte was delivered, to its own last byte.

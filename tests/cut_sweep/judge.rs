@@ -6,7 +6,7 @@ use smtp_pool::testing::Cut;
 use smtp_pool::{FailureKind, Receipt, SendError, SendOptions, SendStage};
 
 use crate::common::{self, SLACK, ms, send};
-use crate::dialogue::{Bench, Recorded, Start, id};
+use crate::dialogue::{Bench, Passed, Recorded, Start, Way, id};
 use crate::wire::{Plan, Wire};
 
 /// How long a caller waits for a server that has gone silent.
@@ -58,7 +58,7 @@ pub(crate) fn judge(bench: &Bench, recorded: &Recorded, plan: Plan, number: usiz
     let accepted = |what| bench.server.accepted(&id(number, what));
     let tape = wire.tape();
     let passed = start.passed(&tape);
-    let told = Told { reused, cut: plan.cut, outcome: &outcome, accepted: accepted("under") };
+    let told = Told { way: bench.way, cut: plan.cut, outcome: &outcome, accepted: accepted("under") };
     let mut faults: Vec<String> = match tape.was_cut {
         true => told.check(recorded, passed).err().into_iter().collect(),
         // With a deadline it may have been the machine that was slow.
@@ -76,7 +76,7 @@ pub(crate) fn judge(bench: &Bench, recorded: &Recorded, plan: Plan, number: usiz
 }
 
 struct Told<'a> {
-    reused: bool,
+    way: Way,
     cut: Cut,
     outcome: &'a Result<Receipt, SendError>,
     accepted: usize,
@@ -95,29 +95,37 @@ impl Told<'_> {
 
     /// The promises of SPEC §1 and the rule of the commit point, with what passed over the wire as the witness. No server of these
     /// dialogues ever refuses.
-    fn check(&self, recorded: &Recorded, passed: crate::dialogue::Passed) -> Result<(), String> {
+    fn check(&self, recorded: &Recorded, passed: Passed) -> Result<(), String> {
         self.check_count()?;
         let (was_due, was_seen) = (recorded.commit_was_due(passed), recorded.commit_was_seen(passed));
         let was_answered = recorded.was_answered(passed);
         let error = match self.outcome {
             Ok(_) if was_answered => return Ok(()),
             Ok(_) => {
-                require(self.reused, "Ok on a fresh connection, and the answer was not delivered")?;
+                require(
+                    self.way.reused || self.way.is_retried,
+                    "Ok over the one connection, and the answer was not delivered",
+                )?;
                 return require(!was_seen, "sent again after the last byte had been offered");
             }
             Err(error) => error,
         };
         require(!was_answered, "the answer was delivered")?;
         if error.kind() == FailureKind::UnknownAfterData {
-            require(was_due, "unknown, and the last byte cannot have been offered")?;
+            require(was_due, "unknown, and it was not the last byte's turn")?;
+            // After RST the wire does not read what the client still wrote; otherwise it reads all of it.
+            let was_possible = self.cut == Cut::Reset || recorded.commit_was_possible(passed);
+            require(was_possible, "unknown, and the last byte's write had not begun")?;
             require(error.stage() == SendStage::DataCompleted, "unknown at another stage")?;
             return require(!error.is_retry_safe(), "unknown, and safe to send again");
         }
         require(!was_seen, "the last byte had been offered")?;
         require(error.stage() < SendStage::DataCompleted, "the stage says that the last byte was offered")?;
         require(error.is_retry_safe(), "not accepted, and not safe to send again")?;
-        // Silence is not the end of a connection: a server may be slow, and a second wait would double the first.
-        require(!self.reused || self.cut == Cut::Silence, "a stale connection cost a message")?;
+        // Silence is not the end of a connection: a server may be slow, and a second wait would double the first. A connection that
+        // does not come about sends its host into a pause, in which nobody tries again.
+        let is_made_good = self.way.reused || (self.way.is_retried && error.stage() > SendStage::Connected);
+        require(!is_made_good || self.cut == Cut::Silence, "the connection's end cost a message")?;
         let kinds: &[FailureKind] = match error.stage() {
             SendStage::BeforeConnect | SendStage::Connected => &[FailureKind::HostUnavailable],
             _ => &[FailureKind::RetryableBeforeSend],

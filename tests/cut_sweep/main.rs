@@ -21,7 +21,7 @@ fn ways(securities: &[Security], reused: &[bool]) -> Vec<Way> {
     let mut ways = Vec::new();
     for security in securities {
         for grouping in Grouping::ALL {
-            let way = Way { security: *security, grouping, reused: false, is_large: false };
+            let way = Way { security: *security, grouping, reused: false, is_retried: false, is_large: false };
             ways.extend(reused.iter().map(|reused| Way { reused: *reused, ..way }));
         }
     }
@@ -39,6 +39,13 @@ fn a_cut_at_any_byte_of_a_second_message_costs_no_message() {
 }
 
 #[test]
+fn a_cut_at_any_byte_before_the_last_write_is_made_good_by_one_retry() {
+    let ways = ways(&[Security::Plain], &[false]);
+    let retried: Vec<_> = ways.into_iter().map(|way| Way { is_retried: true, ..way }).collect();
+    sweep(&retried, &ENDS, Choice::All);
+}
+
+#[test]
 fn silence_from_any_byte_of_a_dialogue_on_is_told_truly() {
     sweep(&ways(&[Security::Plain], &[false, true]), &[Cut::Silence], Choice::sample(30, 20));
 }
@@ -46,8 +53,10 @@ fn silence_from_any_byte_of_a_dialogue_on_is_told_truly() {
 /// A sample: in the middle of a message one byte is like the next.
 #[test]
 fn a_cut_at_any_byte_of_a_message_in_several_writes_is_told_truly() {
-    let way = Way { security: Security::Plain, grouping: Grouping::Pipelined, reused: false, is_large: true };
-    sweep(&[way, Way { reused: true, ..way }], &ALL, Choice::sample(25, 75));
+    let ways = ways(&[Security::Plain], &[false, true]);
+    let several = ways.into_iter().filter(|way| way.grouping == Grouping::Pipelined);
+    let large: Vec<_> = several.map(|way| Way { is_large: true, ..way }).collect();
+    sweep(&large, &ALL, Choice::sample(25, 75));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::wire::{Direction, Plan};
 const WORKERS: usize = 16;
 
 /// How often a run may be late. A bound that is not kept is late every time.
-const LATE_AT_MOST: usize = 2;
+const LATE_AT_MOST: usize = 10;
 
 /// Which of the places are cut.
 #[derive(Clone, Copy, Debug)]

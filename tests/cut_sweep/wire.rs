@@ -151,17 +151,22 @@ impl Wire {
         self.first().map(|line| line.lock().tape.clone()).unwrap_or_default()
     }
 
-    /// The message under test is over. A cut that has not come does not come any more, and a connection that went silent is hung up,
-    /// so that it is not mistaken for one that works.
+    /// The message under test is over. A cut that has not come does not come any more, an RST that is due has left, and a connection
+    /// that went silent is hung up, so that it is not mistaken for one that works.
     pub(crate) fn settle(&self) {
         let Some(line) = self.first() else { return };
-        let mut line = line.lock();
-        if !line.tape.was_cut {
-            line.plan = None;
-        } else if let Some(client) = &line.client {
-            drop(client.shutdown(Shutdown::Write));
-        }
-        drop(line);
+        let has_settled = || {
+            let mut line = line.lock();
+            if !line.tape.was_cut {
+                line.plan = None;
+            } else if let Some(client) = &line.client {
+                drop(client.shutdown(Shutdown::Write));
+            } else {
+                return line.pumps < 2;
+            }
+            true
+        };
+        common::eventually("the reader lets go of the client's socket", has_settled);
     }
 
     /// Waits until both ends of every connection are over: whatever the server still had to read, it has read.
