@@ -19,18 +19,20 @@ pub(crate) fn rows() -> Vec<Row> {
     rows
 }
 
-/// Without PIPELINING no message leaves in one write.
+/// A message over a connection opened for it. Without PIPELINING none leaves in one write.
 fn row(id: &'static str, what: &'static str) -> Row {
-    Row::new(id, what)
-        .ways(&[PLAIN, TLS])
-        .server(|server| server.chunking(true))
-        .host(|host| host.single_round_trip(true))
+    Row::new(id, what).ways(&[PLAIN]).server(|server| server.chunking(true)).host(|host| host.single_round_trip(true))
+}
+
+/// A message over a connection that has carried one before.
+fn reused(id: &'static str, what: &'static str) -> Row {
+    row(id, what).reused().ways(&[PLAIN, TLS])
 }
 
 fn delivered() -> Vec<Row> {
     vec![
         row("F101", "250 to all").ways(&[PLAIN, TLS, STARTTLS]).check(in_one_write).check(never_data).delivered(K),
-        row("F101", "250 to all, reused").reused().check(in_one_write).check(never_data).delivered(K),
+        reused("F101", "250 to all, reused").check(in_one_write).check(never_data).delivered(K),
         row("F101", "250 to all, dripped")
             .once(Stage::EndOfData, [Action::Accept, Action::drip("250 2.0.0 ok\r\n", Duration::from_millis(15))])
             .check(in_one_write)
@@ -52,8 +54,7 @@ fn refused() -> Vec<Row> {
             .script(Script::new().once(Stage::Rcpt, [say("550 5.1.1 nobody")]).once(Stage::Bdat, [say("503 5.5.1 no")]))
             .check(|seen| reply_is(seen, 550))
             .fails(PF, S5, No, KR, Nobody),
-        row("F102", "RCPT 450, BDAT 554, reused")
-            .reused()
+        reused("F102", "RCPT 450, BDAT 554, reused")
             .once(Stage::Rcpt, [say("450 4.2.1 not now")])
             .check(|seen| reply_is(seen, 450))
             .fails(RT, S5, Yes, KR, Nobody),
@@ -65,10 +66,9 @@ fn refused() -> Vec<Row> {
             .once(Stage::Mail, [say("451 4.7.1 no")])
             .fails(RT, S5, Yes, KR, Nobody),
         // As without BDAT (F041): a used session's own limit.
-        row("F102", "MAIL 451, reused").reused().once(Stage::Mail, [say("451 4.7.1 no")]).delivered_afresh(DQ),
+        reused("F102", "MAIL 451, reused").once(Stage::Mail, [say("451 4.7.1 no")]).delivered_afresh(DQ),
         row("F090", "BDAT 451").once(Stage::EndOfData, [say("451 4.3.0 not now")]).fails(RT, S5, Yes, KR, Nobody),
-        row("F091", "BDAT 554, reused")
-            .reused()
+        reused("F091", "BDAT 554, reused")
             .once(Stage::EndOfData, [say("554 5.6.0 spam")])
             .fails(PF, S5, No, KR, Nobody),
         row("F094", "BDAT 452").once(Stage::Bdat, [say("452 4.3.1 no room")]).fails(RT, S5, Yes, KR, Nobody),
@@ -77,8 +77,7 @@ fn refused() -> Vec<Row> {
             .once(Stage::Mail, [say("550 5.7.1 no"), Action::Fin])
             .check(|seen| reply_is(seen, 550))
             .fails(PF, S5, No, D, Nobody),
-        row("F105", "MAIL 550, EOF, reused")
-            .reused()
+        reused("F105", "MAIL 550, EOF, reused")
             .once(Stage::Mail, [say("550 5.7.1 no"), Action::Fin])
             .fails(PF, S5, No, D, Nobody),
         row("F105", "MAIL 550, RST")
@@ -122,17 +121,13 @@ fn undecided() -> Vec<Row> {
         row("F103", "EOF, no replies").once(Stage::Mail, [Action::HalfClose]).fails(UD, S5, No, X, Nobody),
         row("F103", "EOF, no replies, server gone").once(Stage::Mail, [Action::Fin]).fails(UD, S5, No, XU, Nobody),
         // The price: with DATA this is F039, which costs nothing.
-        row("F103", "EOF, no replies, reused")
-            .reused()
-            .once(Stage::Mail, [Action::HalfClose])
-            .fails(UD, S5, No, X, Nobody),
+        reused("F103", "EOF, no replies, reused").once(Stage::Mail, [Action::HalfClose]).fails(UD, S5, No, X, Nobody),
         row("F103", "RST, no replies").once(Stage::Mail, [Action::Reset]).fails(UD, S5, No, XU, Nobody),
         row("F103", "stored, EOF, no replies")
             .script(unanswered([Action::Accept, Action::HalfClose]))
             .check(|seen| stored(seen, 1))
             .fails(UD, S5, No, X, Nobody),
-        row("F103", "stored, RST, no replies, reused")
-            .reused()
+        reused("F103", "stored, RST, no replies, reused")
             .script(unanswered([Action::Accept, Action::Reset]))
             .check(|seen| stored(seen, 1))
             .fails(UD, S5, No, XU, Nobody),
@@ -141,13 +136,12 @@ fn undecided() -> Vec<Row> {
             .timer(Timer::FinalReply)
             .check(still_in_one_write)
             .fails(UD, S5, No, X, Nobody),
-        row("F103", "stored, silence, the caller's deadline, reused")
-            .reused()
+        reused("F103", "stored, silence, the caller's deadline, reused")
             .script(unanswered([Action::Accept, Action::Silence]))
             .deadline(Duration::from_millis(500))
             .fails(UD, S5, No, X, Nobody),
         row("F104", "MAIL 250, EOF").once(Stage::Rcpt, [Action::HalfClose]).fails(UD, S5, No, X, Nobody),
-        row("F104", "MAIL 250, EOF, reused").reused().once(Stage::Rcpt, [Action::Fin]).fails(UD, S5, No, XU, Nobody),
+        reused("F104", "MAIL 250, EOF, reused").once(Stage::Rcpt, [Action::Fin]).fails(UD, S5, No, XU, Nobody),
         row("F104", "MAIL 250, RCPT 250, EOF").once(Stage::Bdat, [Action::HalfClose]).fails(UD, S5, No, X, Nobody),
         row("F104", "MAIL 250, RCPT 250, stored, EOF")
             .once(Stage::EndOfData, [Action::Accept, Action::HalfClose])
@@ -181,12 +175,10 @@ fn closing() -> Vec<Row> {
             })
             .delivered_afresh(D),
         // What the look did not see, because it came a moment later: 421 is what MAIL gets.
-        row("F106", "421 to MAIL, reused")
-            .reused()
+        reused("F106", "421 to MAIL, reused")
             .once(Stage::Mail, [say("421 4.4.2 idle for too long"), Action::Fin])
             .delivered_afresh(D),
-        row("F106", "421 to MAIL, open, reused")
-            .reused()
+        reused("F106", "421 to MAIL, open, reused")
             .once(Stage::Mail, [say("421 4.4.2 idle for too long"), Action::Silence])
             .delivered_afresh(D),
         row("F106", "421 to MAIL, fresh")
@@ -195,8 +187,7 @@ fn closing() -> Vec<Row> {
         row("F106", "421 to RCPT, fresh")
             .once(Stage::Rcpt, [say("421 4.3.2 going"), Action::Silence])
             .fails(RT, S5, Yes, D, Nobody),
-        row("F092", "421 to BDAT, EOF, reused")
-            .reused()
+        reused("F092", "421 to BDAT, EOF, reused")
             .once(Stage::EndOfData, [say("421 4.3.2 going"), Action::Fin])
             .fails(RT, S5, Yes, D, Nobody),
         // Who closes says nothing more. Here the 421 may have been no answer at all, and the 250 behind it the one to BDAT.
@@ -224,8 +215,7 @@ fn mistaken() -> Vec<Row> {
             .check(|seen| stored(seen, 0))
             .check(next_by_data)
             .fails(UD, S5, No, X, Nobody),
-        row("F107", "BDAT 552, the chunk taken for commands, reused")
-            .reused()
+        reused("F107", "BDAT 552, the chunk taken for commands, reused")
             .once(Stage::Bdat, chunk_as_commands("552 5.3.4 too big"))
             .check(next_by_data)
             .fails(UD, S5, No, X, Nobody),
@@ -266,7 +256,7 @@ fn mistaken() -> Vec<Row> {
         unknown("F110", "BDAT 502", "502 5.5.1 not implemented"),
         unknown("F110", "BDAT 503", "503 5.5.1 not now"),
         unknown("F110", "BDAT 504", "504 5.5.4 not like that"),
-        unknown("F110", "BDAT 502, reused", "502 5.5.1 not implemented").reused(),
+        unknown("F110", "BDAT 502, reused", "502 5.5.1 not implemented").reused().ways(&[PLAIN, TLS]),
         // "A second failure is reported".
         row("F110", "BDAT 502, and DATA 554 on the fresh connection")
             .script(Script::new().once(Stage::Bdat, [say("502 5.5.1 no")]).once(Stage::Data, [say("554 5.5.1 no")]))

@@ -119,7 +119,7 @@ impl Transaction<'_, '_> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{Shutdown, TcpListener, TcpStream};
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
@@ -158,6 +158,10 @@ mod tests {
 
     impl Case {
         fn may_leave_at_once(self) -> bool {
+            self.with(|transaction, limits| transaction.may_leave_at_once(limits))
+        }
+
+        fn with<T>(self, test: impl FnOnce(&mut Transaction<'_, '_>, &TimeLimits) -> T) -> T {
             let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let server = listener.accept().unwrap().0;
@@ -180,7 +184,7 @@ mod tests {
                 mail_refusal: None,
                 data: None,
             };
-            transaction.may_leave_at_once(&limits)
+            test(&mut transaction, &limits)
         }
     }
 
@@ -223,7 +227,7 @@ mod tests {
     }
 
     fn gone(session: &mut Session, server: &TcpStream) {
-        server.shutdown(std::net::Shutdown::Write).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
         seen(session);
     }
 
@@ -234,6 +238,30 @@ mod tests {
             assert!(!patience.is_over(), "nothing has arrived");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_outcome_unknown_unless_a_refusal_stands_to_be_read() {
+        let after = |before| {
+            let plain = MailParameters { size: None, eight_bit_mime: false, smtp_utf8: false };
+            let case = Case { before, ..Case::default() };
+            case.with(|transaction, limits| transaction.leave_at_once(plain, limits).unwrap_err())
+        };
+        let broken = after(|session, _| break_off(session));
+        assert_eq!(
+            (broken.event, broken.stage),
+            (Event::Transport(Step::Mail, Fault::Broken), SendStage::DataCompleted)
+        );
+        let refused = after(|session, server| {
+            break_off(session);
+            arrived(session, server);
+        });
+        assert_eq!((refused.event, refused.stage), (Event::Reply(Step::Mail, 421), SendStage::DataCompleted));
+    }
+
+    /// From here on every write fails, and what has arrived can be read.
+    fn break_off(session: &Session) {
+        session.wire.stream().socket().shutdown(Shutdown::Write).unwrap();
     }
 
     #[test]
