@@ -125,7 +125,8 @@ fn opening(case: Situation) -> Vec<Outcome> {
         (StartTls, Two(220, _)) => vec![opening(CC, N)],
         (StartTls, _) => vec![opening(HU, Y)],
 
-        // EHLO. F016, F017, case j; P8: any 2xx answers it.
+        // EHLO. F016, F017, case j; P8: any 2xx answers it. But 220 is the greeting's own code, and said again it is out of step (P7).
+        (_, Code(220)) => vec![opening(HU, Y)],
         (_, Code(200..300)) if case.closes && is_last => vec![fails(RB, S2, Y, N), fails(RB, S3, Y, N)],
         (_, Code(200..300)) if case.closes => vec![opening(HU, Y)],
         (_, Code(200..300)) => vec![ok(Y)],
