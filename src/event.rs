@@ -135,7 +135,7 @@ impl fmt::Display for Party {
 /// Why a message was refused before any byte of it left.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Inadmissible {
-    /// A control character, or an angle bracket outside quotes, in an address.
+    /// A control character in an address, or what only a quoted local part may hold outside of one.
     Address(Party),
     /// A non-ASCII address, and the server does not offer SMTPUTF8.
     NeedsSmtpUtf8(Party),
@@ -149,7 +149,10 @@ impl fmt::Display for Inadmissible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(party) => {
-                write!(f, "the address of {party} holds a control character or a stray angle bracket")
+                write!(
+                    f,
+                    "the address of {party} holds a control character, or a blank, quote, backslash or bracket out of place"
+                )
             }
             Self::NeedsSmtpUtf8(party) => {
                 write!(f, "the address of {party} is not ASCII and the server does not offer SMTPUTF8 (RFC 6531)")

@@ -89,6 +89,25 @@ impl<'a> BodyEncoder<'a> {
     }
 }
 
+/// How many octets of `content` travel: with its line ends normalised, without dots that are stuffed and without the end of data, as
+/// [RFC 1870 §3](https://www.rfc-editor.org/rfc/rfc1870#section-3) counts a message's size.
+pub(super) fn normalised_len(content: &[u8]) -> usize {
+    const BLOCK: usize = 240;
+    let (Some(&first), Some(&last)) = (content.first(), content.last()) else { return 0 };
+    // Of two neighbours, CR before anything but LF and LF behind anything but CR are each a line end that grows by one octet. Summed up
+    // in bytes, over blocks too short to overflow one, so that the compiler makes SIMD of it.
+    let bare = content.chunks(BLOCK).zip(content[1..].chunks(BLOCK)).fold(0, |bare, (bytes, nexts)| {
+        let pairs = bytes.iter().zip(nexts);
+        bare + usize::from(pairs.fold(0, |sum: u8, (&byte, &next)| sum + u8::from((byte == b'\r') != (next == b'\n'))))
+    });
+    let at_the_ends = match last {
+        b'\r' => 1,
+        b'\n' => 0,
+        _ => 2,
+    };
+    content.len() + bare + usize::from(first == b'\n') + at_the_ends
+}
+
 /// Whether every line end in `content` is CR LF and no line but the first begins with a dot, so that it can leave as it is.
 ///
 /// One pass without a branch, which the compiler makes SIMD of: most content is regular, and this is what lets short lines through at
@@ -158,6 +177,51 @@ mod tests {
         wire
     }
 
+    /// The octets of RFC 1870: lines with CR LF, dots as they were.
+    fn size_of(content: &[u8]) -> usize {
+        lines_naively(content).iter().map(|line| line.len() + 2).sum()
+    }
+
+    /// Bytes of which every other one matters, and the seed they came from.
+    fn random_content(seed: u64, up_to: usize) -> Vec<u8> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let alphabet =
+            *random.choice([b"\r\n.x".as_slice(), b"\r\n.\0\x0d\x0a.", b"abc.\r\n\xff\x80 \t"].iter()).unwrap();
+        let length = random.usize(..=up_to);
+        let byte = |random: &mut fastrand::Rng| {
+            if random.u8(..4) == 0 { random.u8(..) } else { *random.choice(alphabet).unwrap() }
+        };
+        (0..length).map(|_| byte(&mut random)).collect()
+    }
+
+    #[test]
+    fn any_bytes_in_any_chunks_are_lines_that_give_the_content_back() {
+        for seed in 0..4_000 {
+            let content = random_content(seed, 1_500);
+            let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
+            let mut encoder = BodyEncoder::new(&content);
+            let (mut wire, mut chunk) = (Vec::new(), Vec::new());
+            while !encoder.fill(&mut chunk, random.usize(1..200)) {
+                wire.append(&mut chunk);
+            }
+            wire.append(&mut chunk);
+            // `([^\r\n]*\r\n)*`: nothing but CR LF ends a line, and nothing else of CR or LF is there.
+            let text = wire.strip_suffix(b"\r\n").expect("ends with CR LF");
+            let lines = text.split(|&byte| byte == b'\n').collect::<Vec<_>>();
+            let (last, others) = lines.split_last().unwrap();
+            assert_eq!(*last, b".", "seed {seed}");
+            let mut unstuffed = Vec::new();
+            for line in others {
+                let line = line.strip_suffix(b"\r").unwrap_or_else(|| panic!("bare LF, seed {seed}"));
+                assert!(!line.contains(&b'\r'), "bare CR, seed {seed}");
+                assert_ne!(line, b".", "an end of data before the end, seed {seed}");
+                unstuffed.push(line.strip_prefix(b".").unwrap_or(line));
+            }
+            assert_eq!(unstuffed, lines_naively(&content), "seed {seed}");
+            assert_eq!(normalised_len(&content), size_of(&content), "seed {seed}");
+        }
+    }
+
     /// Every string over the bytes that matter, up to six of them.
     fn every_content() -> impl Iterator<Item = Vec<u8>> {
         let alphabet = [b'\r', b'\n', b'.', b'x'];
@@ -174,6 +238,7 @@ mod tests {
             for step in 1..=expected.len() {
                 assert_eq!(encode(&content, Framing::Dot, step), expected, "{content:?} in chunks of {step}");
             }
+            assert_eq!(normalised_len(&content), size_of(&content), "{content:?}");
             let framed = [b"\r\n".as_slice(), &expected].concat();
             let ends = framed.windows(5).filter(|window| window == b"\r\n.\r\n").count();
             assert!(ends == 1 && framed.ends_with(b"\r\n.\r\n"), "{content:?}");
@@ -194,6 +259,7 @@ mod tests {
             let stored: Vec<u8> = lines.flat_map(|line| line.strip_prefix(b".").unwrap_or(line).to_vec()).collect();
             assert_eq!(stored, counted, "{content:?}");
             assert!(counted.is_empty() || counted.ends_with(b"\r\n"), "{content:?}");
+            assert_eq!(counted.len(), normalised_len(&content), "{content:?}: what BDAT counts is what SIZE says");
         }
     }
 
