@@ -23,7 +23,7 @@ fn a_fault_while_a_session_is_opened_never_costs_a_message_and_is_blamed_on_the_
 #[test]
 fn a_connection_that_ended_while_it_was_idle_is_replaced_free_of_charge() {
     without_system_roots("a_connection_that_ended_while_it_was_idle_is_replaced_free_of_charge", || {
-        harness::run(idle::rows())
+        harness::run(idle::rows());
     });
 }
 
@@ -40,7 +40,7 @@ fn a_fault_in_the_content_is_never_ambiguous() {
 #[test]
 fn after_the_last_byte_only_a_decisive_answer_decides_and_nothing_is_sent_twice() {
     without_system_roots("after_the_last_byte_only_a_decisive_answer_decides_and_nothing_is_sent_twice", || {
-        harness::run(end_of_data::rows())
+        harness::run(end_of_data::rows());
     });
 }
 
