@@ -18,7 +18,7 @@ use super::auth;
 use super::capabilities::Capabilities;
 use super::command::{QUIT, STARTTLS};
 use super::connect::connect;
-use super::failure::{Failure, fault_of};
+use super::failure::{Failure, fault_of, no_descriptor};
 use super::resolve::{ResolveError, Resolver};
 use super::session::Session;
 use super::single_round_trip::WillingHost;
@@ -115,8 +115,13 @@ impl SessionOpener {
         if let Some(connector) = self.tls.get() {
             return Ok(connector);
         }
-        // Two threads may both make one; the first stays.
+        let short_before = no_descriptor();
         let connector = tls::connector_for(&self.host).map_err(tls::failure)?;
+        // The TLS library goes on without the system's roots when it cannot open them. One that trusts nobody must not be kept.
+        if let Some(error) = short_before.or_else(no_descriptor) {
+            return Err(Failure::transport(Step::TlsHandshake, error, SendStage::Connected));
+        }
+        // Two threads may both make one; the first stays.
         Ok(self.tls.get_or_init(|| connector))
     }
 
