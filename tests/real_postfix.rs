@@ -19,6 +19,7 @@ mod header_gate;
 #[path = "real_postfix/host_faults.rs"]
 mod host_faults;
 #[path = "common/postfix.rs"]
+#[allow(dead_code, reason = "each test file uses its own part")]
 mod postfix;
 #[path = "real_postfix/smuggling.rs"]
 mod smuggling;
