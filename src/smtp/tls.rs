@@ -19,7 +19,8 @@ use super::failure::{Failure, fault_of, no_descriptor};
 use super::stream::{DeadlineStream, DeadlineTcp};
 
 type Make = dyn Fn() -> native_tls::Result<TlsConnector> + Send + Sync;
-type Answer = Result<(), (Fault, Arc<dyn std::error::Error + Send + Sync>)>;
+type Unmade = (Fault, Arc<dyn std::error::Error + Send + Sync>);
+type Answer = Result<(), Unmade>;
 
 /// The connector of one host, made when it is first needed, and kept.
 ///
@@ -106,7 +107,7 @@ impl Shared {
 
     fn try_to_make(&self) -> Answer {
         let short_before = no_descriptor();
-        let connector = (self.make)().map_err(|error| (fault_of_tls(&error), Arc::new(error) as _))?;
+        let connector = (self.make)().map_err(|error| -> Unmade { (fault_of_tls(&error), Arc::new(error)) })?;
         // The TLS library goes on without the system's roots when it cannot open them. One that trusts nobody must not be kept.
         if let Some(error) = short_before.or_else(no_descriptor) {
             return Err((Fault::LocalShortage, Arc::new(error)));
