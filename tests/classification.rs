@@ -668,6 +668,7 @@ fn p8_the_class_of_a_reply_is_checked_for_each_command() {
         row("250 as greeting", says(Stage::Connect, "250 hi\r\n"), failed(HU, S1), Abort).cooled(),
         row("HTTP as greeting", says(Stage::Connect, "HTTP/1.1 400 Bad Request\r\n"), failed(HU, S1), Abort).cooled(),
         row("220 to EHLO", says(Stage::Ehlo, "220 hi\r\n"), failed(HU, S1), Abort).cooled(),
+        row("251 to EHLO", on(Stage::Ehlo, [Action::Proceed, Action::reply("251 hi\r\n")]), OK, Keep),
         row("354 to EHLO", says(Stage::Ehlo, "354 hi\r\n"), failed(HU, S1), Abort).cooled(),
         row("250 to AUTH", says(Stage::Auth, "250 ok\r\n"), failed(HU, S1), Abort)
             .cooled()
