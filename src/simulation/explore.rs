@@ -1,0 +1,31 @@
+//! Many runs of one story.
+
+use std::env;
+
+use super::world::{Plan, run};
+
+/// How many runs a story gets: `usual`, times `SMTP_POOL_RUNS` if that is set.
+pub(crate) fn runs(usual: u64) -> u64 {
+    let times = number("SMTP_POOL_RUNS").unwrap_or(1);
+    usual.saturating_mul(times)
+}
+
+fn number(name: &str) -> Option<u64> {
+    let value = env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+/// Runs `story` once for each of so many seeds, as `plan` has it; or, with `SMTP_POOL_SEED` set, for that seed alone.
+///
+/// # Panics
+///
+/// If a run went wrong, with what it takes to see that run again.
+pub(crate) fn explore(usual: u64, plan: impl Fn(u64) -> Plan, story: impl Fn(u64) + Send + Sync + Clone + 'static) {
+    let seeds = number("SMTP_POOL_SEED").map_or(0..runs(usual), |seed| seed..seed + 1);
+    for seed in seeds {
+        let story = story.clone();
+        if let Err(report) = run(plan(seed), move || story(seed)) {
+            panic!("SMTP_POOL_SEED={seed}: {report}");
+        }
+    }
+}
