@@ -13,7 +13,7 @@ use fastrand::Rng;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// So many turns are more than any run needs: whoever takes more is going round in circles.
-const MOST_TURNS: u64 = 2_000_000;
+const MOST_TURNS: u64 = 300_000;
 
 /// So much time may pass while others could run, and no more: who would wait longer has not been woken.
 const LONGEST_HASTE: Duration = Duration::from_secs(1);

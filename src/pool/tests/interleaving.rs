@@ -511,6 +511,27 @@ fn a_shutdown_wakes_everybody_in_every_interleaving() {
 }
 
 #[test]
+fn a_shutdown_waits_for_no_lease_before_it_wakes_the_waiters() {
+    explore(1_000, by_turns, |_| {
+        let pool = open(Yard::new(|| Luck::Opens), 1, limits(1), false);
+        let held = acquire(&pool, request()).unwrap().unwrap();
+        let waiters = (0..3).map(|_| {
+            let pool = pool.clone();
+            task(move || {
+                let refused = acquire(&pool, request()).unwrap().map(|lease| lease.id());
+                assert!(matches!(refused, Err(AcquireError::ShutDown { .. })), "{refused:?}");
+            })
+        });
+        let waiters: Vec<_> = waiters.collect();
+        pool.close();
+        join(waiters);
+        end(&pool, held, End::Kept);
+        assert!(pool.wait_drained(Deadline::after(HOUR)));
+        assert_at_rest(&pool);
+    });
+}
+
+#[test]
 fn a_holder_may_shut_the_pool_down_in_every_interleaving() {
     shut_down(From::AHolder, by_turns);
 }
