@@ -1,6 +1,7 @@
 //! Many runs of one story.
 
 use std::env;
+use std::time::Duration;
 
 use super::world::{Plan, run};
 
@@ -19,13 +20,19 @@ fn number(name: &str) -> Option<u64> {
 ///
 /// # Panics
 ///
-/// If a run went wrong, with what it takes to see that run again.
-pub(crate) fn explore(usual: u64, plan: impl Fn(u64) -> Plan, story: impl Fn(u64) + Send + Sync + Clone + 'static) {
+/// If a run went wrong, or took `too_long` in its own time; with what it takes to see that run again.
+pub(crate) fn explore(
+    usual: u64,
+    plan: impl Fn(u64) -> Plan,
+    too_long: Duration,
+    story: impl Fn(u64) + Send + Sync + Clone + 'static,
+) {
     let seeds = number("SMTP_POOL_SEED").map_or(0..runs(usual), |seed| seed..seed + 1);
     for seed in seeds {
         let story = story.clone();
-        if let Err(report) = run(plan(seed), move || story(seed)) {
-            panic!("SMTP_POOL_SEED={seed}: {report}");
+        match run(plan(seed), move || story(seed)) {
+            Ok(ending) => assert!(ending.elapsed < too_long, "SMTP_POOL_SEED={seed}: it took {:?}", ending.elapsed),
+            Err(report) => panic!("SMTP_POOL_SEED={seed}: {report}"),
         }
     }
 }

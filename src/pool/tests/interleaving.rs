@@ -1,7 +1,7 @@
 //! The hand-off under every order of events that a seed can name: callers, the pool's own threads, time and bad luck, turn by turn.
 //!
 //! Without haste no time passes while anybody can run, and deadlines are an hour off: whoever waits for time has not been woken when
-//! it should have been. With haste every time-out meets every gift.
+//! it should have been, and no story takes an hour. With haste every time-out meets every gift.
 
 use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe, resume_unwind};
@@ -228,7 +228,7 @@ fn in_haste(seed: u64) -> Plan {
 
 /// Callers pass one place around that comes free in only this way. Whoever is not told of it waits for its deadline, and says so.
 fn relay(attended: bool, how: End, luck: impl Fn() -> Luck + Clone + Send + Sync + 'static) {
-    explore(500, by_turns, move |_| {
+    explore(500, by_turns, HOUR, move |_| {
         let pool = open(Yard::new(luck.clone()), 1, limits(1), attended);
         let callers = (0..4).map(|_| {
             let pool = pool.clone();
@@ -292,7 +292,7 @@ fn a_panicking_connect_wakes_a_waiter_in_every_interleaving() {
 
 #[test]
 fn waiters_are_served_in_order_of_arrival_in_every_interleaving() {
-    explore(1_500, by_turns, |seed| {
+    explore(1_500, by_turns, HOUR, |seed| {
         let pool = open(Yard::new(|| Luck::Opens), 1, limits(1), seed % 2 == 0);
         let held = acquire(&pool, request()).unwrap().unwrap();
         let served = Arc::new(Mutex::new(Vec::new()));
@@ -428,12 +428,12 @@ fn recover(pool: &Pool<Yard>, max_size: usize) {
 
 #[test]
 fn nothing_is_lost_in_a_storm_in_any_interleaving() {
-    explore(1_500, by_turns, |seed| storm(seed, false));
+    explore(1_500, by_turns, HOUR, |seed| storm(seed, false));
 }
 
 #[test]
 fn nothing_is_lost_when_every_time_out_meets_every_gift() {
-    explore(3_000, in_haste, |seed| storm(seed, true));
+    explore(3_000, in_haste, HOUR, |seed| storm(seed, true));
 }
 
 /// How a pool is ended.
@@ -448,7 +448,7 @@ enum From {
 }
 
 fn shut_down(from: From, plan: fn(u64) -> Plan) {
-    explore(1_000, plan, move |seed| {
+    explore(1_000, plan, HOUR, move |seed| {
         let max_size = 1 + fastrand::usize(..2);
         let limits = Limits { min_idle: fastrand::usize(..=1), keepalive_interval: Some(MILLI), ..limits(max_size) };
         let pool = open(Yard::new(half(Luck::Fails(Blame::Nobody))), 1, limits, seed % 2 == 0);
@@ -512,7 +512,7 @@ fn a_shutdown_wakes_everybody_in_every_interleaving() {
 
 #[test]
 fn a_shutdown_waits_for_no_lease_before_it_wakes_the_waiters() {
-    explore(1_000, by_turns, |_| {
+    explore(1_000, by_turns, HOUR, |_| {
         let pool = open(Yard::new(|| Luck::Opens), 1, limits(1), false);
         let held = acquire(&pool, request()).unwrap().unwrap();
         let waiters = (0..3).map(|_| {
@@ -544,7 +544,7 @@ fn the_last_handle_ends_the_pool_in_every_interleaving() {
 
 #[test]
 fn a_cancelled_waiter_leaves_at_once_and_its_gift_goes_on() {
-    explore(1_500, by_turns, |_| {
+    explore(1_500, by_turns, HOUR, |_| {
         let pool = open(Yard::new(|| Luck::Opens), 1, limits(1), false);
         let held = acquire(&pool, request()).unwrap().unwrap();
         let token = CancelToken::new();
