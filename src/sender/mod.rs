@@ -8,6 +8,8 @@ mod connector;
 mod lease;
 mod pause;
 mod retry;
+#[cfg(all(test, simulation))]
+mod simulation;
 mod transport;
 
 use std::fmt;

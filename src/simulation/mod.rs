@@ -14,7 +14,7 @@
 #![cfg_attr(not(test), allow(dead_code, reason = "only tests make worlds"))]
 
 mod explore;
-// net
+pub(crate) mod net;
 pub(crate) mod primitives;
 mod world;
 

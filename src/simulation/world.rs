@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::net::Network;
+
 /// So many turns are more than any run needs: whoever takes more is going round in circles.
 const MOST_TURNS: u64 = 300_000;
 
@@ -108,6 +110,7 @@ struct World {
     baton: AtomicUsize,
     state: Mutex<State>,
     over: Condvar,
+    network: Arc<Network>,
 }
 
 thread_local! {
@@ -168,8 +171,13 @@ pub(crate) fn run(plan: Plan, body: impl FnOnce() + Send + 'static) -> Result<En
     };
     #[expect(clippy::disallowed_methods, reason = "instants have no other beginning; only differences to it matter")]
     let dawn = Instant::now();
-    let world =
-        Arc::new(World { dawn, baton: AtomicUsize::new(usize::MAX), state: Mutex::new(state), over: Condvar::new() });
+    let world = Arc::new(World {
+        dawn,
+        baton: AtomicUsize::new(usize::MAX),
+        state: Mutex::new(state),
+        over: Condvar::new(),
+        network: Arc::default(),
+    });
     let first = world.start("main", body);
     world.pass_to(first, &world.state.lock());
     let mut state = world.state.lock();
@@ -223,6 +231,10 @@ impl Here {
         let task = self.world.start(name, work);
         self.pause();
         task
+    }
+
+    pub(super) fn network(&self) -> Arc<Network> {
+        Arc::clone(&self.world.network)
     }
 
     pub(super) fn now(&self) -> Instant {

@@ -1,6 +1,5 @@
 //! From a host to an open session: look-up, TCP, TLS, greeting, EHLO, STARTTLS, AUTH.
 
-use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use super::connect::connect;
 use super::failure::{Failure, fault_of};
 use super::resolve::{ResolveError, Resolver};
 use super::session::Session;
+use super::socket::Socket;
 use super::stream::{DeadlineStream, DeadlineTcp, cutter};
 use super::tls;
 use super::wire::Wire;
@@ -95,7 +95,7 @@ impl SessionOpener {
         }
     }
 
-    fn connect(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<TcpStream, Failure> {
+    fn connect(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<Socket, Failure> {
         let Host { name, port, local_address, .. } = &self.host;
         let name = name.trim_end_matches('.');
         let addresses = self.resolver.resolve(name, *port, deadline, cancel).map_err(resolve_failure)?;

@@ -1,15 +1,15 @@
 //! A TCP stream that gives up at a deadline.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::mem::MaybeUninit;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use native_tls::TlsStream;
-use socket2::SockRef;
 
 use crate::clock::Deadline;
+
+use super::socket::{self, Socket};
 
 /// The longest time the kernel is asked to wait at once. A longer wait is several of these, so that deadlines of 30 s and of 300 s
 /// share one kernel timer and the steady state sets none (two system calls a message otherwise).
@@ -33,7 +33,7 @@ pub(super) enum Look {
 #[derive(Debug)]
 pub(super) struct DeadlineTcp {
     /// Shared with whoever may cut the connection from another thread.
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     deadline: Deadline,
     /// Whether reads and writes wait at all.
     waits: bool,
@@ -78,19 +78,17 @@ fn timed_out() -> io::Error {
 }
 
 impl DeadlineTcp {
-    pub(super) fn new(socket: Arc<TcpStream>, deadline: Deadline) -> Self {
+    pub(super) fn new(socket: Arc<Socket>, deadline: Deadline) -> Self {
         Self { socket, deadline, waits: true, read_wait: KernelWait::default(), write_wait: KernelWait::default() }
     }
 
     /// Whether the end of the stream is a RST, which has the kernel drop what it has not sent yet, instead of a FIN.
     pub(super) fn cut_on_drop(&self, cuts: bool) {
-        if let Err(error) = SockRef::from(&*self.socket).set_linger(cuts.then_some(Duration::ZERO)) {
-            log::trace!("SO_LINGER not set: {error}");
-        }
+        socket::cut_on_drop(&self.socket, cuts);
     }
 
     fn look(&self) -> Look {
-        match peek_without_waiting(&self.socket) {
+        match socket::peek_without_waiting(&self.socket) {
             Ok(0) => Look::Ended,
             Ok(_) => Look::Readable,
             Err(error) if error.kind() == ErrorKind::WouldBlock => Look::Quiet,
@@ -98,21 +96,6 @@ impl DeadlineTcp {
             Err(_) => Look::Ended,
         }
     }
-}
-
-#[cfg(unix)]
-fn peek_without_waiting(socket: &TcpStream) -> io::Result<usize> {
-    let mut byte = [MaybeUninit::uninit()];
-    SockRef::from(socket).recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT)
-}
-
-#[cfg(not(unix))]
-fn peek_without_waiting(socket: &TcpStream) -> io::Result<usize> {
-    let mut byte = [MaybeUninit::uninit()];
-    socket.set_nonblocking(true)?;
-    let peeked = SockRef::from(socket).peek(&mut byte);
-    socket.set_nonblocking(false)?;
-    peeked
 }
 
 /// Whether the kernel's timer ran out (`SO_RCVTIMEO` says `EAGAIN` on Unix and `WSAETIMEDOUT` on Windows).
@@ -157,7 +140,7 @@ impl Write for DeadlineTcp {
 }
 
 /// What cuts a connection from another thread: reads and writes under way end at once.
-pub(super) fn cutter(socket: &Arc<TcpStream>) -> impl FnOnce() + Send + 'static {
+pub(super) fn cutter(socket: &Arc<Socket>) -> impl FnOnce() + Send + 'static {
     let socket = Arc::clone(socket);
     // It may have ended by itself.
     move || drop(socket.shutdown(Shutdown::Both))
@@ -190,7 +173,7 @@ impl DeadlineStream {
     }
 
     /// The socket, for cutting the connection from another thread.
-    pub(super) fn socket(&self) -> &Arc<TcpStream> {
+    pub(super) fn socket(&self) -> &Arc<Socket> {
         &self.tcp().socket
     }
 
@@ -209,10 +192,7 @@ impl DeadlineStream {
     /// Servers with Nagle's algorithm on send pipelined replies as small packets and wait for our delayed acknowledgement, 44 ms
     /// each (Haraka: 23 messages/s without this, 2 173 with it). Linux forgets the setting, so it is made before every such read.
     pub(super) fn acknowledge_at_once(&self) {
-        #[cfg(target_os = "linux")]
-        if let Err(error) = SockRef::from(&*self.tcp().socket).set_tcp_quickack(true) {
-            log::trace!("TCP_QUICKACK not set: {error}");
-        }
+        socket::acknowledge_at_once(&self.tcp().socket);
     }
 
     /// Whether something arrived, without waiting. One system call.
