@@ -19,6 +19,9 @@ use super::world::here;
 /// Longer than anything waits.
 const LONG: Duration = Duration::from_secs(100_000);
 
+/// As much room as nobody notices.
+pub(crate) const ROOM: usize = 1 << 16;
+
 /// The network of one world.
 #[derive(Default)]
 pub(crate) struct Network {
@@ -30,7 +33,7 @@ struct State {
     hosts: BTreeMap<IpAddr, Arc<dyn Host>>,
     attempts: Vec<Attempt>,
     links: Vec<Arc<Link>>,
-    /// Nothing is cut any more.
+    /// Nothing is cut any more, and there is room.
     is_calm: bool,
 }
 
@@ -116,7 +119,7 @@ pub(crate) fn listen(address: IpAddr, host: Arc<dyn Host>) {
     network().state.lock().hosts.insert(address, host);
 }
 
-/// From now on connections last, those included that were to be cut.
+/// From now on connections last and have room, those included that were to be cut.
 pub(crate) fn calm() {
     network().state.lock().is_calm = true;
 }
@@ -131,7 +134,7 @@ pub(crate) fn live() -> usize {
     network().state.lock().attempts.iter().filter(|attempt| attempt.is_live()).count()
 }
 
-/// Everything that was offered to the network for servers, connection by connection, whether it arrived or not.
+/// Everything that clients have written, or tried to, connection by connection, whether it arrived or not.
 pub(crate) fn offered() -> Vec<Vec<u8>> {
     let links = network().state.lock().links.clone();
     links.iter().map(|link| link.pipe.lock().offered.clone()).collect()
@@ -239,7 +242,10 @@ struct Pipe {
     ends: [End; 2],
     /// It has been cut: nothing new gets through.
     cut: Option<How>,
+    /// All that the client has written, or tried to.
     offered: Vec<u8>,
+    /// How much of that was taken from it.
+    taken: usize,
 }
 
 #[derive(Default)]
@@ -327,14 +333,14 @@ impl Link {
     }
 
     /// Takes `bytes` from `side`, as far as there is room.
-    fn carry(&self, pipe: &mut Pipe, side: usize, bytes: &[u8], cut: Option<Cut>) -> usize {
+    fn carry(&self, pipe: &mut Pipe, side: usize, bytes: &[u8], weather: Weather) -> usize {
         let other = 1 - side;
         let now = self.now();
         let at = now + self.weather.latency;
-        let count = bytes.len().min(self.weather.room.saturating_sub(pipe.toward[other].unread));
+        let count = bytes.len().min(weather.room.saturating_sub(pipe.toward[other].unread));
         let bytes = &bytes[..count];
         if side == CLIENT {
-            pipe.offered.extend_from_slice(bytes);
+            pipe.taken += count;
         }
         match pipe.cut {
             // What nobody acknowledges takes up room for ever.
@@ -344,7 +350,8 @@ impl Link {
             None if pipe.ends[other].is_closed => pipe.reset(side, at + self.weather.latency),
             None => {
                 let lane = &mut pipe.toward[other];
-                let cut = cut.filter(|cut| cut.to_server == (side == CLIENT) && lane.carried + count > cut.behind);
+                let cut =
+                    weather.cut.filter(|cut| cut.to_server == (side == CLIENT) && lane.carried + count > cut.behind);
                 let kept = cut.map_or(count, |cut| cut.behind.saturating_sub(lane.carried));
                 if kept > 0 {
                     lane.flight.push_back((at, bytes[..kept].to_vec()));
@@ -455,10 +462,17 @@ impl Read for &Socket {
 impl Write for &Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let started = self.link.now();
-        let is_calm = network().state.lock().is_calm;
-        let cut = self.link.weather.cut.filter(|_| !is_calm);
+        let weather = match network().state.lock().is_calm {
+            true => Weather { room: ROOM, cut: None, ..self.link.weather },
+            false => self.link.weather,
+        };
         let mut pipe = self.link.pipe.lock();
         let patience = pipe.ends[self.side].write_timeout.map(|timeout| started + timeout);
+        if self.side == CLIENT {
+            let taken = pipe.taken;
+            pipe.offered.truncate(taken);
+            pipe.offered.extend_from_slice(bytes);
+        }
         let count = loop {
             let now = self.link.now();
             let was_reset = pipe.toward[self.side].reset.is_some_and(|at| at <= now);
@@ -470,7 +484,7 @@ impl Write for &Socket {
                 let knows = std::mem::replace(&mut end.knows_of_reset, true);
                 return Err(if knows { ErrorKind::BrokenPipe } else { ErrorKind::ConnectionReset }.into());
             }
-            let count = self.link.carry(&mut pipe, self.side, bytes, cut);
+            let count = self.link.carry(&mut pipe, self.side, bytes, weather);
             if count > 0 {
                 break count;
             }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::simulation::net::{Answer, Cut, Host, How, Socket, Weather};
+use crate::simulation::net::{Answer, Cut, Host, How, ROOM, Socket, Weather};
 use crate::simulation::sleep;
 use crate::sync::Mutex;
 
@@ -79,8 +79,8 @@ impl Host for Model {
             let how = [How::Fin, How::Rst, How::Silence][fastrand::usize(..3)];
             Cut { to_server: fastrand::bool(), behind: fastrand::usize(..900), how }
         });
-        let room = if self.town.is_unlucky(6) { fastrand::usize(100..400) } else { 1 << 16 };
-        note(if room < 400 { "small window" } else { "large window" });
+        let room = if self.town.is_unlucky(6) { fastrand::usize(100..400) } else { ROOM };
+        note(if room < ROOM { "small window" } else { "large window" });
         if let Some(cut) = cut {
             note(match cut.how {
                 How::Fin => "to be cut by FIN",
@@ -155,10 +155,8 @@ impl Session {
                             "message {token} is sent again: its fate is unknown"
                         );
                     }
-                    let is_taken = self.mail.is_none() && self.reply("250 sender", 16)?;
-                    if self.mail.is_some() {
-                        self.say("503 nested MAIL")?;
-                    } else if is_taken {
+                    assert!(self.mail.is_none(), "MAIL in the middle of a transaction");
+                    if self.reply("250 sender", 16)? {
                         self.mail = Some((token, 0));
                     }
                 }
@@ -234,7 +232,8 @@ impl Session {
         }
         if self.town.is_unlucky(30) {
             note("garbled after it accepted");
-            return self.say("2x0 accep");
+            return self
+                .say(["2x0 accep", "354 more", "221 bye", "250 accepted\r\n250 accepted"][fastrand::usize(..4)]);
         }
         self.dawdle();
         self.say("250 accepted")

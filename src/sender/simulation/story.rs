@@ -84,7 +84,7 @@ fn options(hosts: u8) -> PoolOptions {
     options.hosts = (0..hosts).map(host).collect();
     options.max_size = fastrand::usize(1..=4);
     options.min_idle = fastrand::usize(..=1);
-    options.acquire_timeout = SECOND * one_of(&[2, 5]);
+    options.acquire_timeout = SECOND * one_of(&[4, 6]);
     options.connect_timeout = SECOND * 3;
     options.send_timeout = SECOND * 4;
     options.final_reply_timeout = SECOND * 9;
@@ -163,7 +163,7 @@ fn spoil(models: &[Arc<Model>], is_over: &Mutex<bool>) {
     }
 }
 
-fn live_through_it(seed: u64) {
+fn live_through_it() {
     let town = Arc::new(Town::default());
     let hosts = fastrand::u8(1..=3);
     let models: Vec<_> = (0..hosts)
@@ -239,7 +239,6 @@ fn live_through_it(seed: u64) {
         let least = SECOND.mul_f64(2.0 * (1.0 - JITTER));
         check_cooldowns(&attempts, least, SECOND * 3, &cancels);
     }
-    assert!(seed < u64::MAX);
 }
 
 /// Ends a sender within what it was given.
@@ -285,6 +284,6 @@ fn recover(sender: &SmtpSender, town: &Arc<Town>, max_size: usize) -> Vec<Call> 
 #[test]
 fn the_promise_holds_in_every_storm_and_everything_works_after_it() {
     let plan = |seed| Plan { seed, order: Order::Prompt, hasty: false };
-    explore(2_000, plan, Duration::from_secs(3600), live_through_it);
+    explore(2_000, plan, Duration::from_secs(3600), |_| live_through_it());
     show(&EXPECTED);
 }
