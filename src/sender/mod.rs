@@ -8,7 +8,8 @@ mod connector;
 mod lease;
 mod pause;
 mod retry;
-#[cfg(all(test, simulation))]
+#[cfg(test)]
+#[cfg(simulation)]
 mod simulation;
 mod transport;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::world::{Plan, run};
 
 /// How many runs a story gets: `usual`, times `SMTP_POOL_RUNS` if that is set.
-pub(crate) fn runs(usual: u64) -> u64 {
+fn runs(usual: u64) -> u64 {
     let times = number("SMTP_POOL_RUNS").unwrap_or(1);
     usual.saturating_mul(times)
 }

@@ -13,10 +13,14 @@
 
 #![cfg_attr(not(test), allow(dead_code, reason = "only tests make worlds"))]
 
+#[cfg(test)]
 mod explore;
 pub(crate) mod net;
 pub(crate) mod primitives;
 mod world;
 
-pub(crate) use self::explore::{explore, runs};
-pub(crate) use self::world::{Ending, Order, Plan, Planned, now, run, sleep};
+#[cfg(test)]
+pub(crate) use self::explore::explore;
+pub(crate) use self::world::now;
+#[cfg(test)]
+pub(crate) use self::world::{Order, Plan, Planned, sleep};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use super::world::{Key, here};
+use super::world::{Key, Planned, here};
 
 /// As [`parking_lot::Mutex`].
 #[derive(Debug, Default)]
@@ -44,7 +44,11 @@ pub(crate) struct MutexGuard<'a, T> {
     real: Option<parking_lot::MutexGuard<'a, T>>,
 }
 
-impl<T> MutexGuard<'_, T> {
+impl<'a, T> MutexGuard<'a, T> {
+    const fn real(&mut self) -> &mut parking_lot::MutexGuard<'a, T> {
+        self.real.as_mut().expect("locked")
+    }
+
     fn release(&mut self) {
         drop(self.real.take());
         if let Some(here) = here() {
@@ -63,7 +67,7 @@ impl<T> Deref for MutexGuard<'_, T> {
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.real.as_mut().expect("locked")
+        self.real()
     }
 }
 
@@ -138,15 +142,13 @@ impl Condvar {
     // To unlock and to fall asleep is one step: nobody else runs between the two.
     fn wait_at_most<T>(&self, guard: &mut MutexGuard<'_, T>, until: Option<Instant>) -> WaitTimeoutResult {
         let Some(here) = here() else {
-            let real = guard.real.as_mut().expect("locked");
-            let is_late = match until {
-                Some(until) => self.real.wait_until(real, until).timed_out(),
+            return WaitTimeoutResult(match until {
+                Some(until) => self.real.wait_until(guard.real(), until).timed_out(),
                 None => {
-                    self.real.wait(real);
+                    self.real.wait(guard.real());
                     false
                 }
-            };
-            return WaitTimeoutResult(is_late);
+            });
         };
         guard.release();
         let is_woken = here.wait(self.key(), until);
@@ -193,7 +195,7 @@ impl<T> JoinHandle<T> {
                 let value = result.lock().take();
                 match value {
                     Some(value) => Ok(value),
-                    None => Err(Box::new(super::Planned)),
+                    None => Err(Box::new(Planned)),
                 }
             }
         }

@@ -249,14 +249,11 @@ impl Here {
     /// Waits to be woken. False: it is `until`.
     pub(super) fn wait(&self, on: Key, until: Option<Instant>) -> bool {
         let until = until.map(|until| until.saturating_duration_since(self.world.dawn));
-        let mut state = self.world.state.lock();
-        let is_over = until.is_some_and(|until| until <= state.now);
-        let task = &mut state.tasks[self.me];
-        task.is_late = is_over;
-        if !is_over {
-            task.status = Status::Waits { on, until };
-        }
-        self.turn(state);
+        self.turn({
+            let mut state = self.world.state.lock();
+            state.put_to_sleep(self.me, on, until);
+            state
+        });
         !self.world.state.lock().tasks[self.me].is_late
     }
 
@@ -375,6 +372,15 @@ impl State {
                 }
                 ready.iter().copied().max_by_key(|&task| self.tasks[task].priority).unwrap_or(current)
             }
+        }
+    }
+
+    fn put_to_sleep(&mut self, task: usize, on: Key, until: Option<Duration>) {
+        let is_late = until.is_some_and(|until| until <= self.now);
+        let task = &mut self.tasks[task];
+        task.is_late = is_late;
+        if !is_late {
+            task.status = Status::Waits { on, until };
         }
     }
 

@@ -3,6 +3,8 @@
 //! Without haste no time passes while anybody can run, and deadlines are an hour off: whoever waits for time has not been woken when
 //! it should have been, and no story takes an hour. With haste every time-out meets every gift.
 
+#![expect(clippy::significant_drop_tightening, reason = "the books are looked at as a whole")]
+
 use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, OnceLock, Weak};
@@ -57,7 +59,7 @@ struct Yard {
     luck: Box<dyn Fn() -> Luck + Send + Sync>,
     /// Out of 256 connections, so many are found dead.
     mortality: u8,
-    pool: OnceLock<Weak<Shared<Yard>>>,
+    pool: OnceLock<Weak<Shared<Self>>>,
 }
 
 /// One connection's place in the books.

@@ -80,24 +80,25 @@ fn options(hosts: u8) -> PoolOptions {
             None => host,
         }
     };
-    let mut options = PoolOptions::default();
-    options.hosts = (0..hosts).map(host).collect();
-    options.max_size = fastrand::usize(1..=4);
-    options.min_idle = fastrand::usize(..=1);
-    options.acquire_timeout = SECOND * one_of(&[4, 6]);
-    options.connect_timeout = SECOND * 3;
-    options.send_timeout = SECOND * 4;
-    options.final_reply_timeout = SECOND * 9;
-    options.idle_timeout = one_of(&[Some(SECOND * 4), Some(SECOND * 20), None]);
-    options.keepalive_interval = Some(SECOND * 3);
-    options.max_lifetime = Some(SECOND * one_of(&[10, 60]));
-    options.max_messages_per_connection = one_of(&[None, Some(2)]);
-    options.reconnect_cooldown = SECOND * 2;
-    options.max_reconnect_cooldown = SECOND * 8;
-    options.jitter = JITTER;
-    options.max_retries = fastrand::u32(..=2);
-    options.retry_base_delay = SECOND;
-    options
+    PoolOptions {
+        hosts: (0..hosts).map(host).collect(),
+        max_size: fastrand::usize(1..=4),
+        min_idle: fastrand::usize(..=1),
+        acquire_timeout: SECOND * one_of(&[4, 6]),
+        connect_timeout: SECOND * 3,
+        send_timeout: SECOND * 4,
+        final_reply_timeout: SECOND * 9,
+        idle_timeout: one_of(&[Some(SECOND * 4), Some(SECOND * 20), None]),
+        keepalive_interval: Some(SECOND * 3),
+        max_lifetime: Some(SECOND * one_of(&[10, 60])),
+        max_messages_per_connection: one_of(&[None, Some(2)]),
+        reconnect_cooldown: SECOND * 2,
+        max_reconnect_cooldown: SECOND * 8,
+        jitter: JITTER,
+        max_retries: fastrand::u32(..=2),
+        retry_base_delay: SECOND,
+        ..PoolOptions::default()
+    }
 }
 
 fn address(number: u8) -> IpAddr {
@@ -170,7 +171,7 @@ fn live_through_it() {
         .map(|number| {
             let latency = MILLI * fastrand::u32(1..40);
             let model = Arc::new(Model { town: Arc::clone(&town), mood: Mutex::new(Mood::Up), latency });
-            net::listen(address(number), Arc::clone(&model) as Arc<dyn net::Host>);
+            net::listen(address(number), model.clone());
             model
         })
         .collect();
@@ -190,6 +191,7 @@ fn live_through_it() {
             sleep(MILLI * fastrand::u32(..20_000));
             note("shut down in a storm");
             shut_down(&sender, MILLI * fastrand::u32(..3_000));
+            clock::now()
         })
     });
     let callers = (0..fastrand::u64(2..=5)).map(|caller| {
@@ -207,7 +209,11 @@ fn live_through_it() {
     });
     let callers: Vec<_> = callers.collect();
     let mut calls: Vec<_> = join(callers).into_iter().flatten().collect();
-    join(closer);
+    for shut in join(closer) {
+        for call in &calls {
+            assert!(call.ended <= call.started.max(shut) + ALLOWANCE, "not cut by a shutdown: {call:?}");
+        }
+    }
 
     town.calm();
     net::calm();
