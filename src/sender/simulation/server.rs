@@ -282,7 +282,7 @@ impl Session {
         }
     }
 
-    fn say(&mut self, reply: &str) -> Result<(), Gone> {
+    fn say(&self, reply: &str) -> Result<(), Gone> {
         (&self.socket).write_all(format!("{reply}\r\n").as_bytes()).map_err(|_| Gone)
     }
 

@@ -17,8 +17,8 @@ pub(super) fn note(what: &str) {
 
 /// Shows the counts, and that none of `expected` is zero.
 pub(super) fn show(expected: &[&str]) {
-    let tally = TALLY.lock();
-    for (what, count) in &*tally {
+    let tally = TALLY.lock().clone();
+    for (what, count) in &tally {
         println!("{count:>9}  {what}");
     }
     let missing: Vec<_> = expected.iter().filter(|&&what| !tally.contains_key(what)).collect();
