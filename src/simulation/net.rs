@@ -20,7 +20,7 @@ use super::world::here;
 use self::link::Link;
 #[cfg(test)]
 pub(crate) use self::link::{Cut, How, ROOM};
-pub(crate) use self::link::{Socket, Weather, acknowledge_at_once, cut_on_drop, peek_without_waiting, prepare};
+pub(crate) use self::link::{Socket, Weather, acknowledge, cut_on_drop, peek_without_waiting, prepare};
 
 /// Longer than anything waits.
 const LONG: Duration = Duration::from_secs(100_000);

@@ -36,7 +36,8 @@ pub(super) fn connect(
     Err(last_error.unwrap_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "the deadline passed")))
 }
 
-#[cfg(all(test, not(simulation)))]
+#[cfg(test)]
+#[cfg(not(simulation))]
 mod tests {
     use super::*;
     use std::net::TcpListener;

@@ -68,8 +68,8 @@ pub(super) fn cut_on_drop(socket: &Socket, cuts: bool) {
     }
 }
 
-/// Has the kernel acknowledge at once what arrives next.
-pub(super) fn acknowledge_at_once(socket: &Socket) {
+/// Has the kernel acknowledge what has arrived, and what arrives next as it comes.
+pub(super) fn acknowledge(socket: &Socket) {
     #[cfg(target_os = "linux")]
     if let Err(error) = SockRef::from(socket).set_tcp_quickack(true) {
         log::trace!("TCP_QUICKACK not set: {error}");

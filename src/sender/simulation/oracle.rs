@@ -67,7 +67,12 @@ fn was_offered(token: u64) -> bool {
     let mark = format!("Token: {token}\r\n");
     net::offered().iter().any(|bytes| {
         let text = String::from_utf8_lossy(bytes);
-        text.split_once(&mark).is_some_and(|(_, rest)| rest.contains("\r\n.\r\n"))
+        let Some((before, rest)) = text.split_once(&mark) else { return false };
+        let command = before.rsplit("\r\n").nth(1).unwrap_or_default();
+        match command.strip_prefix("BDAT ").and_then(|rest| rest.strip_suffix(" LAST")) {
+            Some(size) => size.parse().is_ok_and(|size: usize| mark.len() + rest.len() >= size),
+            None => rest.contains("\r\n.\r\n"),
+        }
     })
 }
 

@@ -145,7 +145,7 @@ impl Session {
             match &*verb {
                 "EHLO" => {
                     self.mail = None;
-                    let offers = if fastrand::bool() { "250-PIPELINING\r\n" } else { "" };
+                    let offers = ["", "250-PIPELINING\r\n", "250-PIPELINING\r\n250-CHUNKING\r\n"][fastrand::usize(..3)];
                     self.reply(&format!("250-model\r\n{offers}250 8BITMIME"), 20)?;
                 }
                 "MAIL" => {
@@ -180,6 +180,21 @@ impl Session {
                     }
                     _ => self.say("503 nobody to send to")?,
                 },
+                "BDAT" => {
+                    let mut words = line.split(' ').skip(1);
+                    let size = words.next().and_then(|size| size.parse().ok()).expect("a size");
+                    assert_eq!(words.next(), Some("LAST"), "a message in one chunk");
+                    // It is read whatever becomes of it (RFC 3030 §2).
+                    let content = String::from_utf8(self.octets(size)?).expect("text");
+                    let tokens = content.lines().filter_map(|line| token_in(line, "Token: ", "")).collect();
+                    match self.mail.take() {
+                        Some((token, 1..)) => {
+                            note("by BDAT");
+                            self.decide(token, tokens)?;
+                        }
+                        _ => self.say("503 nobody to send to")?,
+                    }
+                }
                 "RSET" => {
                     self.mail = None;
                     self.reply("250 reset", 25)?;
@@ -194,7 +209,7 @@ impl Session {
         }
     }
 
-    /// The content of message `token`, and its fate.
+    /// The content of message `token`, up to the lone dot.
     fn take(&mut self, token: u64) -> Result<(), Gone> {
         let mut tokens = Vec::new();
         loop {
@@ -204,6 +219,11 @@ impl Session {
             }
             tokens.extend(token_in(&line, "Token: ", ""));
         }
+        self.decide(token, tokens)
+    }
+
+    /// The fate of message `token`, which has come.
+    fn decide(&self, token: u64, tokens: Vec<u64>) -> Result<(), Gone> {
         assert_eq!(tokens, [token], "the content of one message in the envelope of another");
         self.town.books.lock().undecided.insert(token);
         if self.town.is_unlucky(24) {
@@ -289,16 +309,28 @@ impl Session {
     fn line(&mut self) -> Result<String, Gone> {
         loop {
             if let Some(end) = self.input.windows(2).position(|pair| pair == b"\r\n") {
-                let line = String::from_utf8(self.input[..end].to_vec()).expect("text");
-                self.input.drain(..end + 2);
-                return Ok(line);
+                let mut line = self.octets(end + 2)?;
+                line.truncate(end);
+                return Ok(String::from_utf8(line).expect("text"));
             }
-            let mut buffer = [0; 4096];
-            match (&self.socket).read(&mut buffer) {
-                Ok(count @ 1..) => self.input.extend_from_slice(&buffer[..count]),
-                Ok(0) | Err(_) => return Err(Gone),
-            }
+            self.read_more()?;
         }
+    }
+
+    fn octets(&mut self, count: usize) -> Result<Vec<u8>, Gone> {
+        while self.input.len() < count {
+            self.read_more()?;
+        }
+        Ok(self.input.drain(..count).collect())
+    }
+
+    fn read_more(&mut self) -> Result<(), Gone> {
+        let mut buffer = [0; 4096];
+        match (&self.socket).read(&mut buffer) {
+            Ok(count @ 1..) => self.input.extend_from_slice(&buffer[..count]),
+            Ok(0) | Err(_) => return Err(Gone),
+        }
+        Ok(())
     }
 }
 

@@ -23,7 +23,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const JITTER: f64 = 0.2;
 
 /// What happened to callers, and to servers and connections, in enough runs.
-const EXPECTED: [&str; 40] = [
+const EXPECTED: [&str; 41] = [
+    "by BDAT",
     "Ok",
     "Cancelled",
     "ConnectionCorrupted",
@@ -75,6 +76,7 @@ fn options(hosts: u8) -> PoolOptions {
     let max_connections = fastrand::bool().then(|| fastrand::usize(1..=2));
     let host = |number: u8| {
         let host = Host::plain(address(number).to_string()).priority(u32::from(number) * fastrand::u32(..2));
+        let host = host.single_round_trip(fastrand::bool());
         match max_connections {
             Some(most) => host.max_connections(most),
             None => host,

@@ -368,7 +368,7 @@ pub(crate) fn cut_on_drop(socket: &Socket, cuts: bool) {
 }
 
 /// Nobody delays acknowledgements here.
-pub(crate) fn acknowledge_at_once(_: &Socket) {}
+pub(crate) fn acknowledge(_: &Socket) {}
 
 /// See `smtp/socket.rs`.
 pub(crate) fn peek_without_waiting(socket: &Socket) -> io::Result<usize> {
