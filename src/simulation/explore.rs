@@ -17,6 +17,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs `story` once for each of so many seeds, as `plan` has it; or, with `SMTP_POOL_SEED` set, for that seed alone.
+/// Whether it was all of them.
 ///
 /// # Panics
 ///
@@ -26,8 +27,9 @@ pub(crate) fn explore(
     plan: impl Fn(u64) -> Plan,
     too_long: Duration,
     story: impl Fn(u64) + Send + Sync + Clone + 'static,
-) {
-    let seeds = number("SMTP_POOL_SEED").map_or(0..runs(usual), |seed| seed..seed + 1);
+) -> bool {
+    let only = number("SMTP_POOL_SEED");
+    let seeds = only.map_or(0..runs(usual), |seed| seed..seed + 1);
     for seed in seeds {
         let story = story.clone();
         match run(plan(seed), move || story(seed)) {
@@ -35,4 +37,5 @@ pub(crate) fn explore(
             Err(report) => panic!("SMTP_POOL_SEED={seed}: {report}"),
         }
     }
+    only.is_none()
 }

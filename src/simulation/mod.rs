@@ -23,4 +23,4 @@ mod world;
 pub(crate) use self::explore::explore;
 pub(crate) use self::world::now;
 #[cfg(test)]
-pub(crate) use self::world::{Order, Plan, Planned, sleep};
+pub(crate) use self::world::{Order, Plan, Planned, run, sleep};
