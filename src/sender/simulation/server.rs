@@ -267,7 +267,7 @@ impl Session {
     }
 
     /// Answers, if nothing goes wrong, as one time out of so many it does. Whether it was the answer it should have been.
-    fn reply(&mut self, good: &str, out_of: u32) -> Result<bool, Gone> {
+    fn reply(&self, good: &str, out_of: u32) -> Result<bool, Gone> {
         if !self.town.is_unlucky(out_of) {
             self.dawdle();
             self.say(good)?;
