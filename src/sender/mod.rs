@@ -8,6 +8,9 @@ mod connector;
 mod lease;
 mod pause;
 mod retry;
+#[cfg(test)]
+#[cfg(simulation)]
+mod simulation;
 mod transport;
 
 use std::fmt;

@@ -1,6 +1,5 @@
 //! From a host to an open session: look-up, TCP, TLS, greeting, EHLO, STARTTLS, AUTH.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::failure::{Failure, fault_of};
 use super::resolve::{ResolveError, Resolver};
 use super::session::Session;
 use super::single_round_trip::WillingHost;
+use super::socket::Socket;
 use super::stream::{DeadlineStream, DeadlineTcp, cutter};
 use super::tls::{self, LazyConnector};
 use super::wire::Wire;
@@ -90,7 +90,7 @@ impl SessionOpener {
 
     /// Opens a session over a socket that is connected already, to whatever.
     #[cfg(fuzzing)]
-    pub(crate) fn open_over(&self, socket: TcpStream, deadline: Deadline) -> Result<Session, Failure> {
+    pub(crate) fn open_over(&self, socket: Socket, deadline: Deadline) -> Result<Session, Failure> {
         self.start(DeadlineTcp::new(Arc::new(socket), deadline), deadline, deadline)
     }
 
@@ -108,7 +108,7 @@ impl SessionOpener {
         }
     }
 
-    fn connect(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<TcpStream, Failure> {
+    fn connect(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<Socket, Failure> {
         let Host { name, port, local_address, .. } = &self.host;
         let name = name.trim_end_matches('.');
         let addresses = self.resolver.resolve(name, *port, deadline, cancel).map_err(resolve_failure)?;

@@ -1,15 +1,15 @@
 //! A TCP stream that gives up at a deadline.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::mem::MaybeUninit;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use native_tls::TlsStream;
-use socket2::SockRef;
 
 use crate::clock::{self, Deadline};
+
+use super::socket::{self, Socket};
 
 /// The longest time the kernel is asked to wait at once. A longer wait is several of these, so that deadlines of 30 s and of 300 s
 /// share one kernel timer and the steady state sets none (two system calls a message otherwise).
@@ -37,7 +37,7 @@ pub(super) enum Look {
 #[derive(Debug)]
 pub(super) struct DeadlineTcp {
     /// Shared with whoever may cut the connection from another thread.
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     deadline: Deadline,
     /// What is left of [`LATE_READS`] of this deadline.
     late: usize,
@@ -85,7 +85,7 @@ fn timed_out() -> io::Error {
 }
 
 impl DeadlineTcp {
-    pub(super) fn new(socket: Arc<TcpStream>, deadline: Deadline) -> Self {
+    pub(super) fn new(socket: Arc<Socket>, deadline: Deadline) -> Self {
         Self {
             socket,
             deadline,
@@ -99,9 +99,7 @@ impl DeadlineTcp {
 
     /// Whether the end of the stream is a RST, which has the kernel drop what it has not sent yet, instead of a FIN.
     pub(super) fn cut_on_drop(&self, cuts: bool) {
-        if let Err(error) = SockRef::from(&*self.socket).set_linger(cuts.then_some(Duration::ZERO)) {
-            log::trace!("SO_LINGER not set: {error}");
-        }
+        socket::cut_on_drop(&self.socket, cuts);
     }
 
     /// What has arrived, the deadline being over.
@@ -123,7 +121,7 @@ impl DeadlineTcp {
     }
 
     fn look(&self) -> Look {
-        match peek_without_waiting(&self.socket) {
+        match socket::peek_without_waiting(&self.socket) {
             Ok(0) => Look::Ended,
             Ok(_) => Look::Readable,
             Err(error) if error.kind() == ErrorKind::WouldBlock => Look::Quiet,
@@ -131,21 +129,6 @@ impl DeadlineTcp {
             Err(_) => Look::Ended,
         }
     }
-}
-
-#[cfg(unix)]
-fn peek_without_waiting(socket: &TcpStream) -> io::Result<usize> {
-    let mut byte = [MaybeUninit::uninit()];
-    SockRef::from(socket).recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT)
-}
-
-#[cfg(not(unix))]
-fn peek_without_waiting(socket: &TcpStream) -> io::Result<usize> {
-    let mut byte = [MaybeUninit::uninit()];
-    socket.set_nonblocking(true)?;
-    let peeked = SockRef::from(socket).peek(&mut byte);
-    socket.set_nonblocking(false)?;
-    peeked
 }
 
 /// Whether the kernel's timer ran out (`SO_RCVTIMEO` says `EAGAIN` on Unix and `WSAETIMEDOUT` on Windows).
@@ -195,7 +178,7 @@ impl Write for DeadlineTcp {
 }
 
 /// What cuts a connection from another thread: reads and writes under way end at once.
-pub(super) fn cutter(socket: &Arc<TcpStream>) -> impl FnOnce() + Send + 'static {
+pub(super) fn cutter(socket: &Arc<Socket>) -> impl FnOnce() + Send + 'static {
     let socket = Arc::clone(socket);
     // It may have ended by itself.
     move || drop(socket.shutdown(Shutdown::Both))
@@ -228,7 +211,7 @@ impl DeadlineStream {
     }
 
     /// The socket, for cutting the connection from another thread.
-    pub(super) fn socket(&self) -> &Arc<TcpStream> {
+    pub(super) fn socket(&self) -> &Arc<Socket> {
         &self.tcp().socket
     }
 
@@ -259,10 +242,7 @@ impl DeadlineStream {
     /// them (Haraka: 23 messages/s without this, 2 173 with it). Linux forgets the setting, so it is made before every wait for the
     /// rest of such replies. A server that sends them together costs neither this call nor a packet.
     pub(super) fn acknowledge(&self) {
-        #[cfg(target_os = "linux")]
-        if let Err(error) = SockRef::from(&*self.tcp().socket).set_tcp_quickack(true) {
-            log::trace!("TCP_QUICKACK not set: {error}");
-        }
+        socket::acknowledge(&self.tcp().socket);
     }
 
     /// Whether something arrived, without waiting. One system call.
@@ -368,14 +348,16 @@ mod tests {
     }
 
     /// A connection whose deadline is over, and its other end.
-    fn late() -> (DeadlineTcp, TcpStream) {
+    #[cfg(not(simulation))]
+    fn late() -> (DeadlineTcp, Socket) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ours = Socket::connect(listener.local_addr().unwrap()).unwrap();
         let (theirs, _) = listener.accept().unwrap();
         (DeadlineTcp::new(Arc::new(ours), Deadline::on(clock::now())), theirs)
     }
 
     #[test]
+    #[cfg(not(simulation))]
     fn what_arrived_in_time_is_read_late() {
         let (mut ours, mut theirs) = late();
         let mut buffer = [0; 64];
@@ -391,6 +373,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(not(simulation))]
     fn a_server_that_never_ends_holds_nobody_past_the_deadline() {
         let (mut ours, mut theirs) = late();
         // Until the connection ends.
