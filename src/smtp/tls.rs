@@ -53,7 +53,7 @@ impl LazyConnector {
         if let Some(connector) = self.shared.made.get() {
             return Ok(connector);
         }
-        let (answer_to, answers) = self.ask()?;
+        let (answer_to, answers) = self.ask();
         let cut = || {
             let answer_to = answer_to.clone();
             move || drop(answer_to.try_send(Ok(())))
@@ -70,7 +70,7 @@ impl LazyConnector {
     }
 
     /// Joins those who wait, or has the work begin.
-    fn ask(&self) -> Result<(Sender<Answer>, Receiver<Answer>), Failure> {
+    fn ask(&self) -> (Sender<Answer>, Receiver<Answer>) {
         // Room for the answer and for a cancellation.
         let (answer_to, answer) = bounded(2);
         {
@@ -79,29 +79,27 @@ impl LazyConnector {
             let mut waiting = self.shared.waiting.lock();
             if self.shared.made.get().is_some() {
                 let _ = answer_to.try_send(Ok(()));
-                return Ok((answer_to, answer));
+                return (answer_to, answer);
             }
             if let Some(waiting) = &mut *waiting {
                 waiting.push(answer_to.clone());
-                return Ok((answer_to, answer));
+                return (answer_to, answer);
             }
             *waiting = Some(vec![answer_to.clone()]);
         }
         let shared = Arc::clone(&self.shared);
-        match thread::Builder::new().name("smtp-pool-tls".to_owned()).spawn(move || shared.run()) {
-            Ok(_) => Ok((answer_to, answer)),
-            Err(error) => {
-                // Those who have joined meanwhile wait in vain, until their deadlines at the latest.
-                self.shared.waiting.lock().take();
-                Err(failure_of(Fault::LocalShortage, error, SendStage::BeforeConnect))
-            }
+        if let Err(error) = thread::Builder::new().name("smtp-pool-tls".to_owned()).spawn(move || shared.run()) {
+            // Those who have joined meanwhile would wait for a thread that is not there.
+            drop(Answering { shared: &self.shared, answer: Err((Fault::LocalShortage, Arc::new(error))) });
         }
+        (answer_to, answer)
     }
 }
 
 impl Shared {
     fn run(&self) {
-        let mut answering = Answering { shared: self, answer: Ok(()) };
+        let panicked = io::Error::other("making the TLS connector panicked");
+        let mut answering = Answering { shared: self, answer: Err((Fault::Broken, Arc::new(panicked))) };
         answering.answer = self.try_to_make();
     }
 
@@ -118,7 +116,7 @@ impl Shared {
     }
 }
 
-/// Answers all who wait, when dropped: even if the making panics, nobody waits for a thread that is not there.
+/// Answers all who wait, when dropped: even if the making panics or never begins, nobody waits for a thread that is not there.
 struct Answering<'a> {
     shared: &'a Shared,
     answer: Answer,
@@ -251,6 +249,15 @@ mod tests {
             waiting.join().unwrap()
         });
         assert!(matches!(failure.event, Event::Transport(Step::Connect, _)), "{failure:?}");
+        assert!(!deadline.is_over());
+    }
+
+    #[test]
+    fn a_panic_in_the_making_is_told_and_is_no_cancellation() {
+        let lazy = LazyConnector::made_by(|| panic!("as planned"));
+        let deadline = Deadline::after(PATIENCE);
+        let failure = lazy.get(deadline, &[]).unwrap_err();
+        assert_eq!(failure.event, Event::Transport(Step::TlsHandshake, Fault::Broken), "{failure:?}");
         assert!(!deadline.is_over());
     }
 
