@@ -16,7 +16,7 @@
 //! | K03 ICMP unreachable | [`an_unreachable_host_is_known_at_once`](opening::an_unreachable_host_is_known_at_once) |
 //! | K04 backlog full | [`a_full_backlog_is_a_time_out`](opening::a_full_backlog_is_a_time_out) |
 //! | K05 server stopped | [`a_stopped_server_costs_its_timer_and_no_more`](opening::a_stopped_server_costs_its_timer_and_no_more) |
-//! | K06, K07 RST, FIN at each byte | `tests/cut_sweep.rs` |
+//! | K06, K07 RST, FIN at each byte | `tests/cut_sweep/` |
 //! | K08 black hole at each stage | [`a_black_hole_ends_each_stage_at_its_timer`](silence::a_black_hole_ends_each_stage_at_its_timer), [`a_black_hole_that_passes_in_time_costs_nothing`](silence::a_black_hole_that_passes_in_time_costs_nothing), [`the_kernel_gives_up_what_nobody_acknowledges`](silence::the_kernel_gives_up_what_nobody_acknowledges) |
 //! | K09 zero window | [`a_window_that_stays_shut_ends_the_content`](silence::a_window_that_stays_shut_ends_the_content) |
 //! | K10 zero window, dot sent | [`a_dot_in_the_send_queue_is_an_unknown_outcome`](silence::a_dot_in_the_send_queue_is_an_unknown_outcome) |

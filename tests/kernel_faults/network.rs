@@ -1,9 +1,11 @@
 //! The private network: what it drops, what it knows of sockets, how it is set.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use super::common::ms;
 
 /// Runs a tool of the system, which must succeed.
 #[track_caller]
@@ -111,4 +113,15 @@ pub fn listen_shortly(addr: SocketAddr) -> socket2::Socket {
     listener.bind(&addr.into()).unwrap();
     listener.listen(0).unwrap();
     listener
+}
+
+/// Fills the queue of such a listener: whoever connects after these waits.
+pub fn crowd_out(listener: &socket2::Socket) -> Vec<TcpStream> {
+    let addr = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut crowd = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&addr, ms(100)) {
+        crowd.push(stream);
+        assert!(crowd.len() < 100, "the backlog has no bound here");
+    }
+    crowd
 }

@@ -1,13 +1,13 @@
 //! A host that cannot be reached, in every way in which hosts cannot be.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use smtp_pool::testing::TestServer;
 
 use super::common::*;
 use super::judge::*;
 use super::name_server::NameServer;
-use super::network::{Firewall, listen_shortly};
+use super::network::{Firewall, crowd_out, listen_shortly};
 use super::relay::{Manner, Relay};
 use super::role::Server;
 
@@ -89,11 +89,7 @@ pub fn a_full_backlog_is_a_time_out() {
         let server = TestServer::start();
         let listener = listen_shortly(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let addr = listener.local_addr().unwrap().as_socket().unwrap();
-        let mut crowd = Vec::new();
-        while let Ok(stream) = TcpStream::connect_timeout(&addr, ms(100)) {
-            crowd.push(stream);
-            assert!(crowd.len() < 100, "the backlog has no bound here");
-        }
+        let crowd = crowd_out(&listener);
         let host = smtp_pool::Host::plain("127.0.0.1").port(addr.port());
         let sender = sender(host).connect_timeout(timer).build().unwrap();
         fails(&sender, &content("1@backlog"), (HU, S0), at(timer));

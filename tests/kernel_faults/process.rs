@@ -1,20 +1,23 @@
 //! What is done to the process itself: signals, clocks, suspension, children, large messages.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use smtp_pool::Host;
 use smtp_pool::testing::{Action, Script, Security, Stage, TestServer};
 
 use super::common::*;
 use super::judge::*;
+use super::network::{crowd_out, listen_shortly};
 use super::role::{OVERTIME, Player, Server};
 
 /// K25: the signals go to the first thread, which is the one that sends.
 pub fn a_storm_of_signals_changes_nothing() {
     let path = std::env::var("STORM_COUNT").unwrap();
     let interrupted = || u64::from_le_bytes(fs::read(&path).unwrap().try_into().unwrap_or_default());
-    // Writes that wait for room, reads that wait for an answer, and connections that wait to stand.
+    // Writes that wait for room, and reads that wait for an answer.
     let slowly = |reply: &str| Action::drip(reply, ms(3));
     for security in [Security::Plain, Security::StartTls] {
         let server = TestServer::builder()
@@ -56,6 +59,15 @@ pub fn a_storm_of_signals_changes_nothing() {
         fails(&sender, &content("late@storm"), (RB, S3), at(timer));
         server.set_script(Script::new());
         recovers(&sender, |id| server.accepted(id));
+    });
+    // A connection that waits to stand does so for as long as it should.
+    thrice(|| {
+        let timer = ms(300);
+        let listener = listen_shortly((Ipv4Addr::LOCALHOST, 0).into());
+        let _crowd = crowd_out(&listener);
+        let port = listener.local_addr().unwrap().as_socket().unwrap().port();
+        let sender = sender(Host::plain("127.0.0.1").port(port)).connect_timeout(timer).build().unwrap();
+        fails(&sender, &content("never@storm"), (HU, S0), at(timer));
     });
     drop(fs::remove_file(path));
 }
