@@ -29,13 +29,19 @@ pub(crate) struct Lease<C: Connector> {
     connection: Option<C::Connection>,
     // After the connection, so that the place is given up last whatever happens to the connection.
     seat: Seat<C>,
+    since: Instant,
 }
 
 impl<C: Connector> Lease<C> {
-    pub(super) fn new(shared: Arc<Shared<C>>, held: Held<C>, ticket: Ticket) -> Self {
+    pub(super) fn new(shared: Arc<Shared<C>>, held: Held<C>, ticket: Ticket, now: Instant) -> Self {
         let held::Held { connection, record } = held;
         let seat = Seat { shared, record, ticket, on_drop: OnDrop::Vacate(DiscardReason::Broken) };
-        Self { connection: Some(connection), seat }
+        Self { connection: Some(connection), seat, since: now }
+    }
+
+    /// When it was lent.
+    pub(crate) const fn since(&self) -> Instant {
+        self.since
     }
 
     /// The connection.
@@ -74,11 +80,17 @@ impl<C: Connector> Lease<C> {
     }
 
     /// Ends the lease. A connection that is to be kept but is not in step is discarded all the same.
-    pub(crate) fn finish(mut self, fate: Fate) {
+    pub(crate) fn finish(self, fate: Fate) {
+        self.finish_at(clock::now(), fate);
+    }
+
+    /// As [`finish`](Self::finish), for one who knows what time it is.
+    #[inline]
+    pub(crate) fn finish_at(mut self, now: Instant, fate: Fate) {
         let Some(connection) = self.connection.take() else { return };
         match fate {
-            Fate::Keep { delivered } => self.keep(connection, delivered),
-            Fate::Discard(reason, Close::Polite) => self.retire(connection, reason),
+            Fate::Keep { delivered } => self.keep(connection, delivered, now),
+            Fate::Discard(reason, Close::Polite) => self.retire(connection, reason, now),
             Fate::Discard(reason, Close::Abort) => self.discard(connection, reason, Close::Abort),
         }
     }
@@ -86,13 +98,14 @@ impl<C: Connector> Lease<C> {
     /// Ends the lease of a connection that answered a probe.
     pub(super) fn prove_alive(mut self) {
         let Some(connection) = self.connection.take() else { return };
-        self.go_back(connection, |state, held, now, fx| state.proved_alive(held, now, fx));
+        self.go_back(connection, clock::now(), |state, held, now, fx| state.proved_alive(held, now, fx));
     }
 
     /// Ends a lease that its caller does not want any more: no lease has come about, and the next one may have it.
     pub(super) fn call_off(mut self, charge: Charge) {
         let Some(connection) = self.connection.take() else { return };
-        self.go_back(connection, |state, held, now, fx| state.pass_on(Gift::Connection(held, charge), now, fx));
+        let now = clock::now();
+        self.go_back(connection, now, |state, held, now, fx| state.pass_on(Gift::Connection(held, charge), now, fx));
     }
 
     /// Ends the lease, and gets another connection in its place under `request`. It keeps the turn of the call that it
@@ -122,7 +135,7 @@ impl<C: Connector> Lease<C> {
 
     /// Whether the connection is alive, before it is used.
     pub(super) fn look(&mut self) -> bool {
-        let Self { connection, seat } = self;
+        let Self { connection, seat, .. } = self;
         connection.as_mut().is_some_and(|connection| seat.shared.connector.is_alive(connection))
     }
 
@@ -137,32 +150,37 @@ impl<C: Connector> Lease<C> {
     }
 
     #[inline]
-    fn keep(&mut self, connection: C::Connection, delivered: bool) {
-        self.go_back(connection, |state, held, now, fx| state.give_back(held, delivered, now, fx));
+    fn keep(&mut self, connection: C::Connection, delivered: bool, now: Instant) {
+        self.go_back(connection, now, |state, held, now, fx| state.give_back(held, delivered, now, fx));
     }
 
     /// Gives the connection, and with it the answer for its place, to a decision; unless it is not in step.
     #[inline]
-    fn go_back(&mut self, connection: C::Connection, decide: impl FnOnce(&mut State<C>, Held<C>, Instant, &mut Fx<C>)) {
+    fn go_back(
+        &mut self,
+        connection: C::Connection,
+        now: Instant,
+        decide: impl FnOnce(&mut State<C>, Held<C>, Instant, &mut Fx<C>),
+    ) {
         if !self.seat.shared.connector.is_in_step(&connection) {
             self.discard(connection, DiscardReason::Broken, Close::Abort);
             return;
         }
-        self.hand_over(connection, decide);
+        self.hand_over(connection, now, decide);
     }
 
     /// Leaves it to whoever has the time to close it.
-    fn retire(&mut self, connection: C::Connection, reason: DiscardReason) {
-        self.hand_over(connection, |state, held, now, fx| state.retire(held, reason, now, fx));
+    fn retire(&mut self, connection: C::Connection, reason: DiscardReason, now: Instant) {
+        self.hand_over(connection, now, |state, held, now, fx| state.retire(held, reason, now, fx));
     }
 
     #[inline]
     fn hand_over(
         &mut self,
         connection: C::Connection,
+        now: Instant,
         decide: impl FnOnce(&mut State<C>, Held<C>, Instant, &mut Fx<C>),
     ) {
-        let now = clock::now();
         self.seat.on_drop = OnDrop::Nothing;
         let held = held::Held { connection, record: self.seat.record.clone() };
         self.seat.shared.change(now, |state, now, fx| decide(state, held, now, fx));
@@ -181,7 +199,7 @@ impl<C: Connector> Drop for Lease<C> {
         if thread::panicking() {
             self.discard(connection, DiscardReason::Broken, Close::Abort);
         } else {
-            self.keep(connection, false);
+            self.keep(connection, false, clock::now());
         }
     }
 }

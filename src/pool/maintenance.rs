@@ -6,7 +6,7 @@
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::error;
@@ -74,7 +74,7 @@ fn tend<C: Connector>(shared: &Arc<Shared<C>>, rings: &Receiver<()>) -> bool {
         let is_done = fx.is_empty() && chores.probes.is_empty() && !chores.refill;
         // In safe hands before anything is done that can fail.
         let reserve = chores.refill.then(|| Reserve { pool: Arc::downgrade(shared), is_over: false });
-        let silent: Vec<_> = chores.probes.into_iter().map(|held| in_hand(shared, held)).collect();
+        let silent: Vec<_> = chores.probes.into_iter().map(|held| in_hand(shared, held, now)).collect();
         shared.carry_out(fx);
         if let Some(reserve) = reserve {
             reserve.send();
@@ -86,8 +86,8 @@ fn tend<C: Connector>(shared: &Arc<Shared<C>>, rings: &Receiver<()>) -> bool {
     }
 }
 
-fn in_hand<C: Connector>(shared: &Arc<Shared<C>>, held: Held<C::Connection>) -> Lease<C> {
-    Lease::new(Arc::clone(shared), held, Ticket::default())
+fn in_hand<C: Connector>(shared: &Arc<Shared<C>>, held: Held<C::Connection>, now: Instant) -> Lease<C> {
+    Lease::new(Arc::clone(shared), held, Ticket::default(), now)
 }
 
 /// Asks all of them before it waits for the first answer, so that they share one round trip and one deadline.

@@ -30,7 +30,7 @@ mod waiters;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
@@ -205,17 +205,21 @@ impl<C: Connector> Pool<C> {
     /// the order in which callers came.
     ///
     /// Returns by the deadline if [`Connector::open`] does. One that is over already gets at most an idle connection.
-    pub(crate) fn acquire(&self, request: Request) -> Result<Lease<C>, AcquireError<C::Error>> {
-        let now = clock::now();
+    pub(crate) fn acquire_at(&self, now: Instant, request: Request) -> Result<Lease<C>, AcquireError<C::Error>> {
         let mut errand = Errand::new(Ticket::default(), request);
         match self.shared.decide(|state, fx| state.arrive(&mut errand, now, fx)) {
             // The short way of most calls; it leaves nothing to be carried out.
             (Step::Take(Gift::Connection(held, charge)), fx) if fx.is_empty() && !errand.is_cancelled() => {
-                let mut lease = Lease::new(Arc::clone(&self.shared), held, errand.ticket);
+                let mut lease = Lease::new(Arc::clone(&self.shared), held, errand.ticket, now);
                 if lease.look() { Ok(lease) } else { self.shared.replace(errand, lease, charge) }
             }
             decided => self.shared.follow(errand, decided),
         }
+    }
+
+    #[cfg(test)]
+    fn acquire(&self, request: Request) -> Result<Lease<C>, AcquireError<C::Error>> {
+        self.acquire_at(clock::now(), request)
     }
 
     /// A consistent picture of everything.

@@ -49,7 +49,7 @@ impl<'a, C: Connector> OpenPermit<'a, C> {
         let now = clock::now();
         let ((record, is_open), fx) = self.shared.decide(|state, fx| state.opened(&self.grant, message_limit, now, fx));
         self.is_spent = true;
-        let lease = Lease::new(Arc::clone(self.shared), Held { connection, record }, ticket);
+        let lease = Lease::new(Arc::clone(self.shared), Held { connection, record }, ticket, now);
         self.shared.carry_out(fx);
         (lease, mem::take(&mut self.grant.charge), is_open)
     }

@@ -291,7 +291,7 @@ impl<C: Connector> Shared<C> {
     ) -> Turn<'_, C> {
         let turn = match step {
             Step::Take(Gift::Connection(held, charge)) => {
-                Turn::Lease(Lease::new(Arc::clone(self), held, errand.ticket), charge)
+                Turn::Lease(Lease::new(Arc::clone(self), held, errand.ticket, clock::now()), charge)
             }
             Step::Take(Gift::Permit(grant)) => Turn::Permit(OpenPermit::new(self, grant)),
             Step::Take(Gift::Refusal(refusal)) => Turn::Refused(refusal),

@@ -56,12 +56,15 @@ impl HeldSession<'_> {
         let SendSettings { send_timeout, final_reply_timeout, .. } = self.settings;
         let caller = options.deadline.map(Deadline::on);
         let cancel = options.cancel.as_ref();
-        let limits = TimeLimits::new(started, caller, send_timeout, final_reply_timeout);
+        let limits = TimeLimits::new(started, caller, started, send_timeout, final_reply_timeout);
         let mail = Mail { envelope, content, policy: options.recipients };
         // Whoever holds a session may not have looked at it for long.
         let heard = self.session.listen().map_err(Refused::from);
         match heard.and_then(|()| transact(self.session, &mail, &limits, cancel)) {
-            Ok(accepted) => Ok(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, started)),
+            Ok(accepted) => {
+                let elapsed = clock::now() - started;
+                Ok(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, elapsed))
+            }
             Err(Refused { failure, recipients }) => {
                 let limit = Limit::of_sending(failure.event.step(), caller, send_timeout, final_reply_timeout);
                 let judged = self.judge(interrupted(failure, cancel, self.stop), limit);

@@ -1,6 +1,6 @@
 //! The proof of an accepted message.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::clock;
 use crate::endpoint::Endpoint;
@@ -21,18 +21,10 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The receipt of a message that was accepted just now, in one attempt.
-    pub(crate) fn of(accepted: Accepted, endpoint: Endpoint, connection_id: u64, started: Instant) -> Self {
+    /// The receipt of a message that was accepted just now, in one attempt, so long after the call began.
+    pub(crate) fn of(accepted: Accepted, endpoint: Endpoint, connection_id: u64, elapsed: Duration) -> Self {
         let Accepted { reply, recipients } = accepted;
-        Self {
-            endpoint,
-            attempts: 1,
-            connection_id,
-            accepted_at: clock::wall(),
-            response: reply,
-            recipients,
-            elapsed: clock::now() - started,
-        }
+        Self { endpoint, attempts: 1, connection_id, accepted_at: clock::wall(), response: reply, recipients, elapsed }
     }
 
     /// The same after so many attempts.

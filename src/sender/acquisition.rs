@@ -45,13 +45,14 @@ impl Acquisition<'_> {
     /// Gets a connection, waiting for it or opening it.
     pub(super) fn lease(
         &self,
+        now: Instant,
         avoid: &HostSet,
         fresh: bool,
         only: Option<HostId>,
     ) -> Result<Lease<SmtpConnector>, Failed> {
-        let deadline = self.acquire_by();
+        let deadline = self.acquire_by(now);
         let request = Request { deadline, avoid: avoid.clone(), fresh, only, cancel: self.cancel.cloned() };
-        self.inner.pool.acquire(request).map_err(|error| self.failed(error, deadline))
+        self.inner.pool.acquire_at(now, request).map_err(|error| self.failed(error, deadline))
     }
 
     /// Gets a fresh connection in the place of `lease`.
@@ -61,13 +62,13 @@ impl Acquisition<'_> {
         why: Renewal,
         avoid: &HostSet,
     ) -> Result<Lease<SmtpConnector>, Failed> {
-        let deadline = self.acquire_by();
+        let deadline = self.acquire_by(clock::now());
         let request = Request { deadline, avoid: avoid.clone(), fresh: true, only: None, cancel: self.cancel.cloned() };
         lease.renew(why, request).map_err(|error| self.failed(error, deadline))
     }
 
-    fn acquire_by(&self) -> Deadline {
-        self.capped(Deadline::after(self.inner.options.acquire_timeout))
+    fn acquire_by(&self, now: Instant) -> Deadline {
+        self.capped(Deadline::at(now, self.inner.options.acquire_timeout))
     }
 
     fn capped(&self, deadline: Deadline) -> Deadline {

@@ -1,7 +1,10 @@
 //! One attempt: a lease, a transaction, a judgement, and what becomes of the lease.
 
+use std::time::Instant;
+
 use crate::blame::Blame;
 use crate::classify::{ConnectionFate, FreshTry, Verdict};
+use crate::clock;
 use crate::endpoint::HostId;
 use crate::error::{Classification, FailureKind};
 use crate::event::{Event, Step};
@@ -27,13 +30,14 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     /// Tries once. A connection that turns out to be stale is replaced within the attempt.
-    pub(super) fn attempt(&self, avoid: &HostSet, fresh: bool) -> Result<Receipt, Failed> {
+    pub(super) fn attempt(&self, now: Instant, avoid: &HostSet, fresh: bool) -> Result<Receipt, Failed> {
         let Acquisition { inner, started, caller, cancel } = self.acquisition;
         let options = &inner.options;
-        let mut lease = self.acquisition.lease(avoid, fresh, None)?;
+        let mut lease = self.acquisition.lease(now, avoid, fresh, None)?;
         let mut renewals = Renewals::default();
         loop {
-            let limits = TimeLimits::new(started, caller, options.send_timeout, options.final_reply_timeout);
+            let (send, final_reply) = (options.send_timeout, options.final_reply_timeout);
+            let limits = TimeLimits::new(started, caller, lease.since(), send, final_reply);
             let outcome = transact(lease.connection_mut(), &self.mail, &limits, cancel);
             let refused = match outcome {
                 Ok(accepted) => {
@@ -44,7 +48,7 @@ impl Call<'_> {
             };
             let step = refused.failure.event.step();
             renewals.learn(inner, lease.host(), Some(step));
-            let limit = Limit::of_sending(step, caller, options.send_timeout, options.final_reply_timeout);
+            let limit = Limit::of_sending(step, caller, send, final_reply);
             let Refused { failure, recipients } = refused;
             let failure = interrupted(failure, cancel, Some(inner.pool.connector().stop()));
             let met = Met {
@@ -78,12 +82,13 @@ impl Call<'_> {
         // The server is responsible now: nothing that happens to the connection can turn this into a failure.
         let Acquisition { inner, started, .. } = self.acquisition;
         let endpoint = inner.pool.connector().endpoint(lease.host()).clone();
-        let receipt = Receipt::of(accepted, endpoint, lease.id(), started);
+        let now = clock::now();
+        let receipt = Receipt::of(accepted, endpoint, lease.id(), now - started);
         let fate = match lease.connection().is_in_step() {
             true => Fate::Keep { delivered: true },
             false => Fate::Discard(DiscardReason::Broken, Close::Abort),
         };
-        lease.finish(fate);
+        lease.finish_at(now, fate);
         receipt
     }
 }

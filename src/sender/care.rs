@@ -36,7 +36,7 @@ impl SmtpSender {
 
     fn verify_host(&self, host: HostId) -> HostReport {
         let started = clock::now();
-        let lease = acquisition(&self.inner).lease(&HostSet::default(), true, Some(host));
+        let lease = acquisition(&self.inner).lease(started, &HostSet::default(), true, Some(host));
         let result = lease.map_err(|failed| failed.error).and_then(|lease| Lease::new(lease, self.clone()).noop());
         let endpoint = self.inner.pool.connector().endpoint(host).clone();
         HostReport { endpoint, result, elapsed: clock::now() - started }
@@ -59,7 +59,7 @@ impl SmtpSender {
             if counts.idle == 0 && counts.leased >= wanted && !is_shut_down {
                 return Ok(counts.leased);
             }
-            let lease = acquisition(&self.inner).lease(&HostSet::default(), false, None);
+            let lease = acquisition(&self.inner).lease(clock::now(), &HostSet::default(), false, None);
             leases.push(lease.map_err(|failed| failed.error)?);
         }
         Ok(leases.len())
@@ -71,7 +71,7 @@ impl SmtpSender {
     ///
     /// [`SendError`] if none could be had within `acquire_timeout`.
     pub fn lease(&self) -> Result<Lease, SendError> {
-        let lease = acquisition(&self.inner).lease(&HostSet::default(), false, None);
+        let lease = acquisition(&self.inner).lease(clock::now(), &HostSet::default(), false, None);
         Ok(Lease::new(lease.map_err(|failed| failed.error)?, self.clone()))
     }
 

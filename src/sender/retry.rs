@@ -34,9 +34,10 @@ pub(super) fn run(
     let mut avoid = HostSet::default();
     let mut fresh = false;
     let mut attempts = 0;
+    let mut now = started;
     loop {
         attempts += 1;
-        let failed = match call.attempt(&avoid, fresh) {
+        let failed = match call.attempt(now, &avoid, fresh) {
             Ok(receipt) => return Ok(receipt.with_attempts(attempts)),
             Err(failed) => failed,
         };
@@ -57,6 +58,7 @@ pub(super) fn run(
             }
             inner.pause.until(turn, cancel);
         }
+        now = clock::now();
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn admit(
 /// wire, at whatever constructor made the address.
 fn is_writable(address: &str) -> bool {
     // Most addresses hold nothing that would need a second thought.
-    if address.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'@' | b'-' | b'_' | b'+')) {
+    if address.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\\' | b'<' | b'>')) {
         return true;
     }
     let mut quoted = false;

@@ -4,12 +4,12 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use native_tls::TlsStream;
 use socket2::SockRef;
 
-use crate::clock::Deadline;
+use crate::clock::{self, Deadline};
 
 /// The longest time the kernel is asked to wait at once. A longer wait is several of these, so that deadlines of 30 s and of 300 s
 /// share one kernel timer and the steady state sets none (two system calls a message otherwise).
@@ -35,6 +35,8 @@ pub(super) struct DeadlineTcp {
     /// Shared with whoever may cut the connection from another thread.
     socket: Arc<TcpStream>,
     deadline: Deadline,
+    /// What time it is, for one who just asked; good for one wait.
+    now: Option<Instant>,
     /// Whether reads and writes wait at all.
     waits: bool,
     read_wait: KernelWait,
@@ -47,8 +49,7 @@ struct KernelWait(Option<Duration>);
 
 impl KernelWait {
     /// Sets the kernel's timer unless the one in force will do.
-    fn arm(&mut self, deadline: Deadline, set: impl FnOnce(Option<Duration>) -> io::Result<()>) -> io::Result<()> {
-        let left = deadline.remaining();
+    fn arm(&mut self, left: Duration, set: impl FnOnce(Option<Duration>) -> io::Result<()>) -> io::Result<()> {
         if left.is_zero() {
             return Err(timed_out());
         }
@@ -79,7 +80,14 @@ fn timed_out() -> io::Error {
 
 impl DeadlineTcp {
     pub(super) fn new(socket: Arc<TcpStream>, deadline: Deadline) -> Self {
-        Self { socket, deadline, waits: true, read_wait: KernelWait::default(), write_wait: KernelWait::default() }
+        Self {
+            socket,
+            deadline,
+            now: None,
+            waits: true,
+            read_wait: KernelWait::default(),
+            write_wait: KernelWait::default(),
+        }
     }
 
     /// Whether the end of the stream is a RST, which has the kernel drop what it has not sent yet, instead of a FIN.
@@ -87,6 +95,12 @@ impl DeadlineTcp {
         if let Err(error) = SockRef::from(&*self.socket).set_linger(cuts.then_some(Duration::ZERO)) {
             log::trace!("SO_LINGER not set: {error}");
         }
+    }
+
+    /// What is left until the deadline.
+    fn left(&mut self) -> Duration {
+        let now = self.now.take().unwrap_or_else(clock::now);
+        self.deadline.remaining_at(now)
     }
 
     fn look(&self) -> Look {
@@ -124,8 +138,9 @@ impl Read for DeadlineTcp {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if self.waits {
+                let left = self.left();
                 let socket = &self.socket;
-                self.read_wait.arm(self.deadline, |wait| socket.set_read_timeout(wait))?;
+                self.read_wait.arm(left, |wait| socket.set_read_timeout(wait))?;
             }
             match (&*self.socket).read(buffer) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -140,8 +155,9 @@ impl Write for DeadlineTcp {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             if self.waits {
+                let left = self.left();
                 let socket = &self.socket;
-                self.write_wait.arm(self.deadline, |wait| socket.set_write_timeout(wait))?;
+                self.write_wait.arm(left, |wait| socket.set_write_timeout(wait))?;
             }
             match (&*self.socket).write(bytes) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -201,14 +217,24 @@ impl DeadlineStream {
 
     /// Every read and write from now on ends by `deadline`.
     pub(super) fn set_deadline(&mut self, deadline: Deadline) {
-        self.tcp_mut().deadline = deadline;
+        let tcp = self.tcp_mut();
+        tcp.deadline = deadline;
+        tcp.now = None;
     }
 
-    /// Has the kernel acknowledge at once what arrives next.
+    /// As [`set_deadline`](Self::set_deadline), for one who knows what time it is: the clock is read once less.
+    pub(super) fn set_deadline_at(&mut self, now: Instant, deadline: Deadline) {
+        let tcp = self.tcp_mut();
+        tcp.deadline = deadline;
+        tcp.now = Some(now);
+    }
+
+    /// Has the kernel acknowledge what has arrived, instead of 40 ms later, and what arrives next as it comes.
     ///
-    /// Servers with Nagle's algorithm on send pipelined replies as small packets and wait for our delayed acknowledgement, 44 ms
-    /// each (Haraka: 23 messages/s without this, 2 173 with it). Linux forgets the setting, so it is made before every such read.
-    pub(super) fn acknowledge_at_once(&self) {
+    /// Servers with Nagle's algorithm on send pipelined replies as small packets and wait for our delayed acknowledgement between
+    /// them (Haraka: 23 messages/s without this, 2 173 with it). Linux forgets the setting, so it is made before every wait for the
+    /// rest of such replies. A server that sends them together costs neither this call nor a packet.
+    pub(super) fn acknowledge(&self) {
         #[cfg(target_os = "linux")]
         if let Err(error) = SockRef::from(&*self.tcp().socket).set_tcp_quickack(true) {
             log::trace!("TCP_QUICKACK not set: {error}");
@@ -292,15 +318,13 @@ impl Write for DeadlineStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
 
     #[test]
     fn one_kernel_timer_serves_deadlines_of_very_different_length() {
         let mut settings = Vec::new();
         let mut wait = KernelWait::default();
         for seconds in [30, 300, 29, 299, 17, 30] {
-            let deadline = Deadline::at(clock::now(), Duration::from_secs(seconds));
-            wait.arm(deadline, |wait| {
+            wait.arm(Duration::from_secs(seconds), |wait| {
                 settings.push(wait);
                 Ok(())
             })
@@ -322,7 +346,7 @@ mod tests {
     #[test]
     fn a_deadline_that_has_passed_reads_nothing() {
         let mut wait = KernelWait::default();
-        let passed = wait.arm(Deadline::on(clock::now()), |_| panic!("no timer is set"));
+        let passed = wait.arm(Duration::ZERO, |_| panic!("no timer is set"));
         assert_eq!(passed.unwrap_err().kind(), ErrorKind::TimedOut);
     }
 }

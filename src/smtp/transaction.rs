@@ -43,6 +43,8 @@ pub(crate) struct Mail<'a> {
 /// When to give up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeLimits {
+    /// When the first command leaves.
+    begins: Instant,
     /// Everything before the last byte.
     send_by: Deadline,
     /// The last moment at which writing the last byte is still worth it, if there is one.
@@ -58,14 +60,21 @@ const COMMIT_SHARE: u32 = 10;
 const COMMIT_FLOOR: Duration = Duration::from_secs(10);
 
 impl TimeLimits {
-    /// The limits of a message whose call began at `started` and whose first command leaves now.
-    pub(crate) fn new(started: Instant, caller: Option<Deadline>, send: Duration, final_reply: Duration) -> Self {
-        let send_by = Deadline::after(send);
+    /// The limits of a message whose call began at `started` and whose first command leaves at `begins`.
+    pub(crate) fn new(
+        started: Instant,
+        caller: Option<Deadline>,
+        begins: Instant,
+        send: Duration,
+        final_reply: Duration,
+    ) -> Self {
+        let send_by = Deadline::at(begins, send);
         let commit_by = caller.map(|caller| {
             let floor = (caller.remaining_at(started) / COMMIT_SHARE).min(COMMIT_FLOOR);
             caller.instant().checked_sub(floor).unwrap_or(started)
         });
-        Self { send_by: caller.map_or(send_by, |caller| caller.earlier(send_by)), commit_by, final_reply, caller }
+        let send_by = caller.map_or(send_by, |caller| caller.earlier(send_by));
+        Self { begins, send_by, commit_by, final_reply, caller }
     }
 }
 
@@ -178,13 +187,13 @@ impl Transaction<'_, '_> {
             return Err(Failure::new(Event::Spent, self.stage));
         }
         // A caller whose time is over must not cost a connection that others can use.
-        if limits.send_by.is_over() {
+        if limits.send_by.remaining_at(limits.begins).is_zero() {
             return Err(Failure::new(Event::TooLate, self.stage));
         }
         let Mail { envelope, content, .. } = *self.mail;
         let parameters = admit(envelope, content, &self.session.capabilities)
             .map_err(|inadmissible| Failure::new(Event::Inadmissible(inadmissible), self.stage))?;
-        self.session.wire.set_deadline(limits.send_by);
+        self.session.wire.set_deadline_at(limits.begins, limits.send_by);
         self.session.in_step = false;
         self.stage = SendStage::EnvelopeStarted;
 
@@ -201,7 +210,7 @@ impl Transaction<'_, '_> {
         if self.data.is_none() {
             self.session.wire.out.extend_from_slice(DATA);
             self.send(Step::Data)?;
-            self.take_reply(Command::Data)?;
+            self.take_reply(Command::Data, false)?;
             self.nothing_more(Step::Data)?;
         }
         if let Some(DataAnswer::Refused(reply)) = self.data.take() {
@@ -244,11 +253,8 @@ impl Transaction<'_, '_> {
                 next += 1;
             }
             self.send(sequence.at(first).step())?;
-            if next - first > 1 {
-                self.session.wire.acknowledge_at_once();
-            }
             for index in first..next {
-                self.take_reply(sequence.at(index))?;
+                self.take_reply(sequence.at(index), index > first)?;
             }
             self.nothing_more(sequence.at(next - 1).step())?;
         }
@@ -266,10 +272,12 @@ impl Transaction<'_, '_> {
         }
     }
 
-    /// Reads the reply to `command` and notes what it means.
-    fn take_reply(&mut self, command: Command) -> Result<(), Failure> {
+    /// Reads the reply to `command`, which may be another one to the same write, and notes what it means.
+    fn take_reply(&mut self, command: Command, is_another: bool) -> Result<(), Failure> {
         let step = command.step();
-        let complete = self.session.wire.read().map_err(|error| Failure::wire(step, error, self.stage))?;
+        let wire = &mut self.session.wire;
+        let complete = if is_another { wire.read_another() } else { wire.read() };
+        let complete = complete.map_err(|error| Failure::wire(step, error, self.stage))?;
         let to_reply = |complete| self.session.wire.to_reply(complete);
         match (command, complete.code) {
             // The server is closing, whatever it was asked.
@@ -409,7 +417,8 @@ impl Transaction<'_, '_> {
         }
 
         let final_reply_by = Deadline::at(now, limits.final_reply);
-        self.session.wire.set_deadline(limits.caller.map_or(final_reply_by, |caller| caller.earlier(final_reply_by)));
+        let final_reply_by = limits.caller.map_or(final_reply_by, |caller| caller.earlier(final_reply_by));
+        self.session.wire.set_deadline_at(now, final_reply_by);
         self.stage = SendStage::DataCompleted;
         let Err(error) = self.session.wire.send() else { return Ok(()) };
         // Part of the last write may have arrived. A refusal that stands to be read is decisive all the same: it obliges the server

@@ -1,6 +1,7 @@
 //! A stream with a reply reader on one side and a command buffer on the other.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::time::Instant;
 
 use crate::clock::Deadline;
 use crate::event::Desync;
@@ -37,6 +38,11 @@ impl Wire {
         self.stream.set_deadline(deadline);
     }
 
+    /// As [`set_deadline`](Self::set_deadline), for one who knows what time it is.
+    pub(super) fn set_deadline_at(&mut self, now: Instant, deadline: Deadline) {
+        self.stream.set_deadline_at(now, deadline);
+    }
+
     /// Writes what is in `out`, in one write, and empties it.
     pub(super) fn send(&mut self) -> io::Result<()> {
         let sent = self.stream.write_all(&self.out);
@@ -63,16 +69,23 @@ impl Wire {
         self.stream.write_all(bytes)
     }
 
-    /// Has the kernel acknowledge the next packet at once; see [`DeadlineStream::acknowledge_at_once`].
-    pub(super) fn acknowledge_at_once(&self) {
-        self.stream.acknowledge_at_once();
-    }
-
     /// Waits for the next reply.
     pub(super) fn read(&mut self) -> Result<Complete, WireError> {
+        self.read_on(false)
+    }
+
+    /// Waits for another reply to what was sent together, as a server may that holds it back until those before are acknowledged.
+    pub(super) fn read_another(&mut self) -> Result<Complete, WireError> {
+        self.read_on(true)
+    }
+
+    fn read_on(&mut self, is_another: bool) -> Result<Complete, WireError> {
         loop {
             if let Some(complete) = self.replies.next()? {
                 return Ok(complete);
+            }
+            if is_another {
+                self.stream.acknowledge();
             }
             match self.stream.read(self.replies.space())? {
                 0 => return Err(self.end_of_stream().into()),

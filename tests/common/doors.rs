@@ -133,17 +133,18 @@ pub struct IdleCutter {
 
 #[derive(Default)]
 struct Turn {
-    /// The client has spoken since the server did.
-    reply_due: bool,
+    /// A message has been answered, and the client has not spoken since. A session that is only slow to begin, on a busy machine,
+    /// is not idle.
+    is_idle: bool,
     /// The server's last word was 354.
     content_due: bool,
     cut: bool,
 }
 
 impl Turn {
-    /// Ends the connection, unless one side owes the other something.
+    /// Ends the connection if it is idle.
     fn ends(&mut self) -> bool {
-        self.cut = !self.reply_due && !self.content_due;
+        self.cut = self.is_idle;
         self.cut
     }
 }
@@ -196,14 +197,13 @@ fn carry(client: &TcpStream, server: &TcpStream, limit: Duration, farewell: &[u8
         stream.set_nodelay(true).unwrap();
     }
     client.set_read_timeout(Some(limit)).unwrap();
-    // The first word is the server's.
-    let turn = Mutex::new(Turn { reply_due: true, ..Turn::default() });
+    let turn = Mutex::new(Turn::default());
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut buffer = [0; 16_384];
             while let Ok(read @ 1..) = (&*server).read(&mut buffer) {
                 let mut turn = turn.lock();
-                turn.reply_due = false;
+                turn.is_idle = turn.content_due;
                 turn.content_due = last_line(&buffer[..read]).starts_with(b"354");
                 if turn.cut || (&*client).write_all(&buffer[..read]).is_err() {
                     break;
@@ -216,7 +216,7 @@ fn carry(client: &TcpStream, server: &TcpStream, limit: Duration, farewell: &[u8
             match (&*client).read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => {
-                    turn.lock().reply_due = true;
+                    turn.lock().is_idle = false;
                     if (&*server).write_all(&buffer[..read]).is_err() {
                         break;
                     }
