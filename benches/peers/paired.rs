@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// What several runs gave: the middle one, and how far they are apart.
 #[derive(Debug, Clone, Copy)]
 pub struct Spread {
@@ -103,6 +105,18 @@ fn amount_for(contestant: &mut dyn Contestant, slice: Duration) -> usize {
         }
         amount *= 2;
     }
+}
+
+/// Does `work` in this thread, and says how much of the processor it took: less than the time that passes when others want the
+/// processor too, and the same when they don't.
+pub fn processor_time(work: impl FnOnce()) -> Duration {
+    let time = || {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
+    };
+    let started = time();
+    work();
+    time() - started
 }
 
 pub fn per_second(amount: usize, took: Duration) -> f64 {

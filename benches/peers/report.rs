@@ -49,22 +49,28 @@ pub struct Row {
     pub bound: Option<Bound>,
     /// Or why it could not be measured.
     pub measured: Result<Spread, String>,
+    /// What it is made of.
+    pub note: String,
 }
 
 impl Row {
     /// A figure that was promised.
     pub fn promised(what: impl Into<String>, unit: &'static str, bound: Bound, measured: Spread) -> Self {
-        Self { what: what.into(), unit, bound: Some(bound), measured: Ok(measured) }
+        Self { what: what.into(), unit, bound: Some(bound), measured: Ok(measured), note: String::new() }
     }
 
     /// A figure beside it.
     pub fn shown(what: impl Into<String>, unit: &'static str, measured: Spread) -> Self {
-        Self { what: what.into(), unit, bound: None, measured: Ok(measured) }
+        Self { what: what.into(), unit, bound: None, measured: Ok(measured), note: String::new() }
     }
 
     /// A figure that this machine cannot give.
     pub fn unmeasured(what: impl Into<String>, bound: Option<Bound>, why: impl Into<String>) -> Self {
-        Self { what: what.into(), unit: "", bound, measured: Err(why.into()) }
+        Self { what: what.into(), unit: "", bound, measured: Err(why.into()), note: String::new() }
+    }
+
+    pub fn with_note(self, note: String) -> Self {
+        Self { note, ..self }
     }
 
     /// Whether the promise is kept, if there is one. What could not be measured is not.
@@ -85,6 +91,9 @@ impl Row {
 
     fn line(&self) -> String {
         let bound = self.bound.map_or_else(String::new, Bound::text);
+        let what = if self.note.is_empty() { self.what.clone() } else { format!("{} ({})", self.what, self.note) };
+        // What is too long for its column has a line of its own.
+        let what = if what.chars().count() > 74 { format!("{what}\n  {:<74}", "") } else { format!("{what:<74}") };
         match &self.measured {
             Ok(spread) => {
                 let range = if spread.runs == 1 {
@@ -93,9 +102,9 @@ impl Row {
                     format!("{} … {} in {} runs", figure(spread.least), figure(spread.most), spread.runs)
                 };
                 let median = format!("{} {}", figure(spread.median), self.unit);
-                format!("  {:<70} {bound:>9} {median:>16}   {range:<28} {}", self.what, self.word())
+                format!("  {what} {bound:>9} {median:>16}   {range:<32} {}", self.word())
             }
-            Err(why) => format!("  {:<70} {bound:>9} {:>16}   {why:<28} {}", self.what, "–", self.word()),
+            Err(why) => format!("  {what} {bound:>9} {:>16}   {why:<32} {}", "–", self.word()),
         }
     }
 
@@ -104,6 +113,9 @@ impl Row {
         if let Some(bound) = self.bound {
             value["bound"] = bound.json();
             value["verdict"] = json!(self.word());
+        }
+        if !self.note.is_empty() {
+            value["note"] = json!(self.note);
         }
         match &self.measured {
             Ok(Spread { median, least, most, runs }) => {

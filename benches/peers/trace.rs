@@ -38,7 +38,7 @@ impl Traced {
             as_f64(long[name].saturating_sub(before)) / as_f64(messages)
         };
         let kinds = long.keys().filter(|&name| name != "total").map(|name| (name.clone(), each(name)));
-        Some(Calls { total: each("total"), kinds: kinds.filter(|&(_, each)| each >= 0.01).collect() })
+        Some(Calls { total: each("total"), kinds: kinds.filter(|&(_, each)| each >= 0.05).collect() })
     }
 
     /// Counted over so many messages; `None` where valgrind does not run.

@@ -30,8 +30,8 @@ pub fn measure(plan: &Plan, report: &mut Report) {
 }
 
 /// The promise, or none for a peer.
-fn row(what: &str, peer: Peer, bound: f64, note: &str, measured: f64) -> Row {
-    let what = format!("{what}: {}{note}", peer.name());
+fn row(what: &str, peer: Peer, bound: f64, measured: f64) -> Row {
+    let what = format!("{what}: {}", peer.name());
     match peer {
         Peer::Pool => Row::promised(what, "", Bound::AtMost(bound), Spread::exactly(measured)),
         _ => Row::shown(what, "", Spread::exactly(measured)),
@@ -44,7 +44,7 @@ fn system_calls(traced: Traced, messages: usize) -> Row {
     match traced.system_calls(messages) {
         Some(calls) => {
             let kinds: Vec<String> = calls.kinds.iter().map(|(name, each)| format!("{name} {each:.1}")).collect();
-            row(WHAT, traced.peer, BOUND, &format!(" ({})", kinds.join(", ")), calls.total)
+            row(WHAT, traced.peer, BOUND, calls.total).with_note(kinds.join(", "))
         }
         None => {
             let bound = (traced.peer == Peer::Pool).then_some(Bound::AtMost(BOUND));
@@ -63,7 +63,7 @@ fn allocations(peer: Peer, sink: &Sink, messages: usize) -> Row {
     });
     #[expect(clippy::cast_possible_truncation, reason = "a count that fits the memory")]
     let count = heap.count_total as usize;
-    row("heap allocations a message", peer, 10.0, "", as_f64(count) / as_f64(messages))
+    row("heap allocations a message", peer, 10.0, as_f64(count) / as_f64(messages))
 }
 
 fn instructions(traced: Traced, messages: usize) -> Row {

@@ -17,8 +17,6 @@ const THREADS: usize = 200;
 const PLACES: usize = 8;
 /// Between two calls of a thread.
 const PACE: Duration = Duration::from_millis(10);
-/// How long a call may wait for a connection.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Calls that begin earlier may be those whose failure begins the cooldown.
 const SETTLED: Duration = Duration::from_millis(200);
 
@@ -91,23 +89,21 @@ fn pace() {
 
 pub fn measure(plan: &Plan, report: &mut Report) {
     // The peers do the same from beginning to end, so a part of the time shows it.
-    let (first, longest, time, naive_time, r2d2_time) = if plan.is_quick {
-        let ms = Duration::from_millis;
-        (ms(200), ms(800), ms(2000), ms(300), ms(1500))
-    } else {
-        let s = Duration::from_secs;
-        (s(30), s(300), s(60), s(5), s(10))
-    };
-    let (ours, allowed) = pooled(first, longest, time);
-    let seconds = time.as_secs_f64();
+    // The short run is the long one thirty times as fast, but for the pace of the calls.
+    let unit = Duration::from_secs(1) / if plan.is_quick { 30 } else { 1 };
+    let scale = Scale { first: unit * 30, longest: unit * 300, patience: unit, time: unit * 60 };
+    let (naive_time, r2d2_time) = (unit * 5, unit * 10);
+    let (ours, allowed) = pooled(scale);
+    let seconds = scale.time.as_secs_f64();
     let group = format!(
-        "outage: {THREADS} threads for {seconds} s ({} s naive, {} s r2d2) at a host that slams the door",
+        "outage: {THREADS} threads for {seconds:.1} s ({:.1} s naive, {:.1} s r2d2) at a host that slams the door; a call waits {:?}",
         naive_time.as_secs_f64(),
-        r2d2_time.as_secs_f64()
+        r2d2_time.as_secs_f64(),
+        scale.patience
     );
     let mut rows = vec![
         Row::promised(
-            format!("connection attempts in {seconds} s, the schedule allows {allowed}"),
+            format!("connection attempts in {seconds:.1} s, the schedule allows {allowed}"),
             "",
             Bound::AtMost(as_f64(allowed)),
             Spread::exactly(as_f64(ours.attempts)),
@@ -121,19 +117,30 @@ pub fn measure(plan: &Plan, report: &mut Report) {
     ];
     rows.extend(ours.rows("smtp-pool"));
     rows.extend(naive(naive_time).rows("lettre, a connection each"));
-    rows.extend(r2d2(r2d2_time).rows("lettre under r2d2"));
+    rows.extend(r2d2(r2d2_time, scale.patience).rows("lettre under r2d2"));
     report.add(&group, rows);
 }
 
-fn pooled(first: Duration, longest: Duration, time: Duration) -> (Outage, usize) {
+/// The times of a run.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    /// The options of the cooldown.
+    first: Duration,
+    longest: Duration,
+    /// How long a call may wait for a connection.
+    patience: Duration,
+    time: Duration,
+}
+
+fn pooled(Scale { first, longest, patience, time }: Scale) -> (Outage, usize) {
     let door = SlammingDoor::open();
-    let builder = SmtpSender::builder().host(door.host()).max_size(PLACES).acquire_timeout(PATIENCE);
+    let builder = SmtpSender::builder().host(door.host()).max_size(PLACES).acquire_timeout(patience);
     let sender = builder.reconnect_cooldown(first).max_reconnect_cooldown(longest).build().unwrap();
     let (envelope, content) = (mail::envelope(1), mail::content(700));
     let outage = Outage::run(&door, time, || sender.send_raw(&envelope, &content).is_ok());
     // A try for each place before the first failure, and a probe at the end of each pause, jitter at its shortest. A call that
     // waits when the time is over may see one more pause end.
-    (outage, PLACES + probes_within(time + PATIENCE, first, longest, 0.8))
+    (outage, PLACES + probes_within(time + patience, first, longest, 0.8))
 }
 
 fn naive(time: Duration) -> Outage {
@@ -142,10 +149,10 @@ fn naive(time: Duration) -> Outage {
     Outage::run(&door, time, || opener.open().is_ok())
 }
 
-fn r2d2(time: Duration) -> Outage {
+fn r2d2(time: Duration, patience: Duration) -> Outage {
     let door = SlammingDoor::open();
     let size = u32::try_from(PLACES).unwrap();
-    let builder = r2d2::Pool::builder().max_size(size).connection_timeout(PATIENCE);
+    let builder = r2d2::Pool::builder().max_size(size).connection_timeout(patience);
     let pool = builder.build_unchecked(Manager(Opener::new(&Server::plain(door.port()))));
     Outage::run(&door, time, || pool.get().is_ok())
 }

@@ -27,9 +27,9 @@ fn connections(plan: &Plan, report: &mut Report) {
         let rate = rates.of(Peer::Pool.name());
         let alone = *alone.get_or_insert(rate.median);
         let growth = Spread { median: rate.median / alone, least: rate.least / alone, most: rate.most / alone, ..rate };
-        rows.push(Row::shown(format!("{connections} connections: messages/s, against 1 connection"), "×", growth));
+        rows.push(Row::shown(format!("messages/s over {connections}, against 1 connection"), "×", growth));
         let limit = rates.ratio(Peer::Pool.name(), Peer::RawPipelining.name());
-        rows.push(Row::shown(format!("{connections} connections: against the bare pipelining loop"), "×", limit));
+        rows.push(Row::shown(format!("messages/s over {connections}, against the bare pipelining loop"), "×", limit));
     }
     report.add("a server that takes 5 ms for each message", rows);
 }
@@ -46,9 +46,9 @@ fn recipients(plan: &Plan, report: &mut Report) {
         let alone = *alone.get_or_insert(rate.median);
         // The fastest rate is the least cost.
         let cost = Spread { median: alone / rate.median, least: alone / rate.most, most: alone / rate.least, ..rate };
-        rows.push(Row::shown(format!("{recipients} recipients: cost of a message, against 1 recipient"), "×", cost));
+        rows.push(Row::shown(format!("cost of a message to {recipients}, against 1 recipient"), "×", cost));
         for peer in &peers[1..] {
-            let what = format!("{recipients} recipients: messages/s, against {}", peer.name());
+            let what = format!("messages/s to {recipients}, against {}", peer.name());
             rows.push(Row::shown(what, "×", rates.ratio(Peer::Pool.name(), peer.name())));
         }
     }

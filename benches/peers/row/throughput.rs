@@ -33,7 +33,7 @@ pub fn plain(plan: &Plan, report: &mut Report) {
             });
         }
         report.add(&format!("throughput, smtp-sink, {title}"), rows);
-        report.panels.push(panel(title, &rates));
+        report.panels.push(panel(format!("smtp-sink, {title}"), &rates));
     }
 }
 
