@@ -107,7 +107,8 @@ fn reply(criterion: &mut Criterion) {
 }
 
 fn ehlo(criterion: &mut Criterion) {
-    const WIRE: &[u8] = b"250-mail.example.com\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n250-ETRN\r\n250-STARTTLS\r\n\
+    const WIRE: &[u8] =
+        b"250-mail.example.com\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n250-ETRN\r\n250-STARTTLS\r\n\
         250-AUTH PLAIN LOGIN\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n";
     criterion.bench_function("EHLO reply to capabilities", |bencher| {
         bencher.iter_batched(

@@ -8,7 +8,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::paired::as_f64;
 use crate::report::{Bar, Panel, Report, figure};
-use crate::row::fleet::{END, OUTAGE, Outcome, seconds};
+use crate::row::fleet::{OUTAGE, Outcome, seconds};
 
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
@@ -107,6 +107,9 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(204, 121, 167),
 ];
 
+/// Where lines end: everything is over by then.
+const LAST_SECOND: usize = 600;
+
 /// How long a stretch of time one point of a line stands for.
 const STEP: usize = 5;
 
@@ -132,11 +135,12 @@ pub fn draw_fleet(path: &Path, processes: usize, drawn: &[(String, Vec<Outcome>)
 fn draw_attempts(area: &Area<'_>, title: &str, outcomes: &[Outcome]) -> Result<(), Box<dyn std::error::Error>> {
     let most = outcomes.iter().flat_map(|outcome| &outcome.attempts).copied().max().unwrap_or(1);
     let mut chart = ChartBuilder::on(area)
-        .caption(title, (FONT, 16), )
+        .caption(title, (FONT, 16))
         .margin(12)
+        .margin_right(24)
         .x_label_area_size(32)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..END.as_secs_f64(), (0.8..as_f64(most) * 2.0).log_scale())?;
+        .build_cartesian_2d(0.0..as_f64(LAST_SECOND), (0.8..as_f64(most) * 2.0).log_scale())?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
@@ -148,7 +152,7 @@ fn draw_attempts(area: &Area<'_>, title: &str, outcomes: &[Outcome]) -> Result<(
     let end = OUTAGE.as_secs_f64();
     chart.draw_series([PathElement::new([(end, 0.8), (end, as_f64(most) * 2.0)], INK.mix(0.5))])?;
     for (outcome, colour) in outcomes.iter().zip(COLOURS) {
-        let points = outcome.attempts[..seconds(END)].chunks(STEP).enumerate().map(|(place, chunk)| {
+        let points = outcome.attempts[..LAST_SECOND].chunks(STEP).enumerate().map(|(place, chunk)| {
             let busiest = chunk.iter().copied().max().unwrap_or(0);
             (as_f64(place * STEP), as_f64(busiest).max(0.8))
         });
@@ -167,9 +171,10 @@ fn draw_attempts(area: &Area<'_>, title: &str, outcomes: &[Outcome]) -> Result<(
 }
 
 fn draw_returns(area: &Area<'_>, processes: usize, outcomes: &[Outcome]) -> Result<(), Box<dyn std::error::Error>> {
-    let (start, end) = (OUTAGE.as_secs_f64() - 20.0, 560.0);
+    let (start, end) = (OUTAGE.as_secs_f64() - 20.0, as_f64(LAST_SECOND));
     let mut chart = ChartBuilder::on(area)
         .margin(12)
+        .margin_right(24)
         .x_label_area_size(32)
         .y_label_area_size(64)
         .build_cartesian_2d(start..end, 0.0..1.0)?;
@@ -182,7 +187,7 @@ fn draw_returns(area: &Area<'_>, processes: usize, outcomes: &[Outcome]) -> Resu
         .draw()?;
     for (outcome, colour) in outcomes.iter().zip(COLOURS) {
         let returns = &outcome.returns;
-        let points = (seconds(OUTAGE)..=560).map(|second| {
+        let points = (seconds(OUTAGE)..=LAST_SECOND).map(|second| {
             let since = as_f64(second) - OUTAGE.as_secs_f64();
             let back = returns.partition_point(|after| after.as_secs_f64() <= since);
             (as_f64(second), as_f64(back) / as_f64(processes))

@@ -156,7 +156,8 @@ fn main() -> ExitCode {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let json = target.join("peers/peers.json");
     let written = report.write_json(&json, &machine, plan.is_quick).map_err(|error| error.to_string());
-    let drawn = written.and_then(|()| plan.chart.as_deref().map_or(Ok(()), |path: &Path| chart::draw_bars(path, &report)));
+    let drawn =
+        written.and_then(|()| plan.chart.as_deref().map_or(Ok(()), |path: &Path| chart::draw_bars(path, &report)));
     if let Err(why) = drawn {
         eprintln!("{why}");
         return ExitCode::FAILURE;

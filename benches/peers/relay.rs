@@ -71,11 +71,13 @@ fn carry(client: &TcpStream, port: u16, round_trip: Duration, turns: &AtomicUsiz
     }
     let server_spoke = AtomicBool::new(true);
     thread::scope(|scope| {
-        scope.spawn(|| delayed(client, &server, round_trip / 2, || {
-            if server_spoke.swap(false, Ordering::SeqCst) {
-                turns.fetch_add(1, Ordering::SeqCst);
-            }
-        }));
+        scope.spawn(|| {
+            delayed(client, &server, round_trip / 2, || {
+                if server_spoke.swap(false, Ordering::SeqCst) {
+                    turns.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        });
         // A client answers what it has read, which is later than this: no turn is counted twice.
         delayed(&server, client, round_trip / 2, || server_spoke.store(true, Ordering::SeqCst));
     });

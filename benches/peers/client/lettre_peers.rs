@@ -50,11 +50,7 @@ struct Task {
 
 impl Task {
     fn of(load: &Load) -> Self {
-        Self {
-            threads: load.connections,
-            envelope: mail::envelope(load.recipients),
-            content: mail::content(load.size),
-        }
+        Self { threads: load.connections, envelope: mail::envelope(load.recipients), content: mail::content(load.size) }
     }
 }
 

@@ -57,8 +57,12 @@ impl Load {
 pub enum Peer {
     /// This crate.
     Pool,
+    /// This crate with `single_round_trip`: a small message leaves in one write where the server offers CHUNKING.
+    PoolAtOnce,
     /// The limit: two writes and two waits for a message, and nothing else.
     RawPipelining,
+    /// The limit of that: one write and one wait, by BDAT.
+    RawAtOnce,
     /// One command at a time with `TCP_NODELAY`, body and dot in one write: what a client without a pool's checks and without
     /// pipelining can reach.
     RawSequential,
@@ -73,6 +77,7 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// Those that need nothing special of a server.
     pub const ALL: [Self; 7] = [
         Self::Pool,
         Self::RawPipelining,
@@ -86,7 +91,9 @@ impl Peer {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pool => "smtp-pool",
+            Self::PoolAtOnce => "smtp-pool, single_round_trip",
             Self::RawPipelining => "bare pipelining loop",
+            Self::RawAtOnce => "bare BDAT loop",
             Self::RawSequential => "bare sequential loop",
             Self::LettrePool => "lettre 0.11.23, its pool",
             Self::R2d2 => "lettre 0.11.23 under r2d2",
@@ -99,7 +106,9 @@ impl Peer {
     pub const fn key(self) -> &'static str {
         match self {
             Self::Pool => "pool",
+            Self::PoolAtOnce => "pool-at-once",
             Self::RawPipelining => "raw-pipelining",
+            Self::RawAtOnce => "raw-at-once",
             Self::RawSequential => "raw-sequential",
             Self::LettrePool => "lettre-pool",
             Self::R2d2 => "r2d2",
@@ -116,7 +125,9 @@ impl Peer {
     pub fn connect(self, load: &Load) -> Option<Box<dyn Contestant>> {
         Some(match self {
             Self::Pool => Box::new(pooled::Pooled::new(load)),
+            Self::PoolAtOnce => Box::new(pooled::Pooled::at_once(load)?),
             Self::RawPipelining => Box::new(RawClient::connect(load, Dialogue::Pipelining)),
+            Self::RawAtOnce => Box::new(RawClient::connect(load, Dialogue::AtOnce)),
             Self::RawSequential => Box::new(RawClient::connect(load, Dialogue::Sequential)),
             Self::LettrePool => Box::new(lettre_peers::LettrePool::new(load)),
             Self::R2d2 => Box::new(lettre_peers::R2d2::new(load)),

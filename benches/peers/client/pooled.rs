@@ -10,6 +10,7 @@ use crate::mail;
 use crate::paired::Contestant;
 
 pub struct Pooled {
+    peer: Peer,
     sender: SmtpSender,
     threads: usize,
     envelope: Envelope,
@@ -22,9 +23,20 @@ impl Pooled {
             None => Host::plain(load.server.name()),
             Some(ca) => Host::starttls(load.server.name()).root_certificate(ca.as_slice()),
         };
-        let sender = SmtpSender::builder().host(host.port(load.server.port)).max_size(load.connections).build();
+        Self::of(Peer::Pool, host.port(load.server.port), load)
+    }
+
+    /// Over a plain connection. `None` if this version of the crate does not know the option.
+    pub fn at_once(load: &Load) -> Option<Self> {
+        assert!(load.server.ca.is_none(), "nobody has asked for more yet");
+        let url = format!("smtp://{}:{}?tls=none&single_round_trip=true", load.server.name(), load.server.port);
+        Some(Self::of(Peer::PoolAtOnce, url.parse().ok()?, load))
+    }
+
+    fn of(peer: Peer, host: Host, load: &Load) -> Self {
         Self {
-            sender: sender.unwrap(),
+            peer,
+            sender: SmtpSender::builder().host(host).max_size(load.connections).build().unwrap(),
             threads: load.connections,
             envelope: mail::envelope(load.recipients),
             content: mail::content(load.size),
@@ -34,7 +46,7 @@ impl Pooled {
 
 impl Contestant for Pooled {
     fn name(&self) -> &str {
-        Peer::Pool.name()
+        self.peer.name()
     }
 
     fn work(&mut self, amount: usize) -> Duration {

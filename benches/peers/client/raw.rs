@@ -23,6 +23,8 @@ const GROUP_BYTES: usize = 4096;
 pub enum Dialogue {
     /// The envelope with DATA in one write (or as many as its size asks for), the body with its dot in the next.
     Pipelining,
+    /// Everything in one write, the content as the only chunk of a BDAT.
+    AtOnce,
     /// A command, a reply.
     Sequential,
 }
@@ -43,6 +45,7 @@ impl Contestant for RawClient {
     fn name(&self) -> &str {
         match self.dialogue {
             Dialogue::Pipelining => Peer::RawPipelining.name(),
+            Dialogue::AtOnce => Peer::RawAtOnce.name(),
             Dialogue::Sequential => Peer::RawSequential.name(),
         }
     }
@@ -106,6 +109,7 @@ struct Connection {
     buffer: Box<[u8]>,
     /// What is written before each wait for the envelope's replies, and how many are due.
     groups: Vec<(Vec<u8>, usize)>,
+    /// What follows, as the last thing that is written; nothing if it left with the envelope.
     content: Vec<u8>,
 }
 
@@ -117,8 +121,11 @@ impl Connection {
         let mut connection = Self {
             wire: Wire::Plain(socket),
             buffer: vec![0; 16 * 1024].into(),
-            groups: groups(load.recipients, dialogue),
-            content: [&mail::content(load.size), &b".\r\n"[..]].concat(),
+            groups: groups(load, dialogue),
+            content: match dialogue {
+                Dialogue::AtOnce => Vec::new(),
+                Dialogue::Pipelining | Dialogue::Sequential => [&mail::content(load.size), &b".\r\n"[..]].concat(),
+            },
         };
         connection.read_replies(1).unwrap();
         connection.command("EHLO [127.0.0.1]\r\n").unwrap();
@@ -146,8 +153,10 @@ impl Connection {
                 }
                 self.read_replies(due)?;
             }
-            self.wire.write(&self.content)?;
-            self.read_replies(1)?;
+            if !self.content.is_empty() {
+                self.wire.write(&self.content)?;
+                self.read_replies(1)?;
+            }
         }
         Ok(())
     }
@@ -177,9 +186,14 @@ fn encrypted(wire: Wire, server: &Server) -> Wire {
     Wire::Tls(connector.build().unwrap().connect(server.name(), socket).unwrap())
 }
 
-fn groups(recipients: usize, dialogue: Dialogue) -> Vec<(Vec<u8>, usize)> {
+fn groups(load: &Load, dialogue: Dialogue) -> Vec<(Vec<u8>, usize)> {
     let from = format!("MAIL FROM:<{}>\r\n", mail::FROM);
-    let to = (0..recipients).map(|number| format!("RCPT TO:<{}>\r\n", mail::recipient(number)));
+    let to = (0..load.recipients).map(|number| format!("RCPT TO:<{}>\r\n", mail::recipient(number)));
+    if dialogue == Dialogue::AtOnce {
+        let envelope = [from].into_iter().chain(to).collect::<String>();
+        let all = [format!("{envelope}BDAT {} LAST\r\n", load.size).as_bytes(), &mail::content(load.size)].concat();
+        return vec![(all, load.recipients + 2)];
+    }
     let commands = [from].into_iter().chain(to).chain(["DATA\r\n".to_owned()]);
     let mut groups: Vec<(Vec<u8>, usize)> = Vec::new();
     for command in commands {

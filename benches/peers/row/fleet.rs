@@ -22,7 +22,7 @@ const WORKERS: u32 = 8;
 /// How long the relay is down.
 pub const OUTAGE: Duration = Duration::from_secs(300);
 /// How long anybody looks.
-pub const END: Duration = Duration::from_secs(900);
+const END: Duration = Duration::from_secs(900);
 /// Between a worker's failure and its next call, on average.
 const THINKING: Duration = Duration::from_secs(1);
 /// How long a call waits: `acquire_timeout`, less the time that a try at the end of the pause must have (`connect_timeout`).

@@ -108,12 +108,7 @@ pub fn measure(plan: &Plan, report: &mut Report) {
             Bound::AtMost(as_f64(allowed)),
             Spread::exactly(as_f64(ours.attempts)),
         ),
-        Row::promised(
-            "p99 of the failing calls once cooling",
-            "ms",
-            Bound::AtMost(5.0),
-            ours.milliseconds(0.99),
-        ),
+        Row::promised("p99 of the failing calls once cooling", "ms", Bound::AtMost(5.0), ours.milliseconds(0.99)),
     ];
     rows.extend(ours.rows("smtp-pool"));
     rows.extend(naive(naive_time).rows("lettre, a connection each"));
