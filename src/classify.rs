@@ -44,6 +44,8 @@ pub(crate) enum FreshTry {
     SessionLimit,
     /// The server wants a new login. Free of the retry budget.
     Reauthenticate,
+    /// The server does not know BDAT, which a fresh connection is not asked for. Free of the retry budget.
+    WithoutBdat,
     /// The replies made no sense: within the retry budget, but never on a pooled connection.
     FreshOnly,
 }
@@ -134,6 +136,10 @@ fn row(incident: &Incident<'_>) -> Row {
         Event::Reply(step, code) if is_opening(*step) => opening_refused(*step, *code),
         Event::OutOfStep(step, desync) if is_opening(*step) => opening_out_of_step(*step, *desync),
         Event::Reply(Step::EndOfData, code) => refused_after_last_byte(*code),
+        Event::BdatNotKnown => Row::new(RetryableBeforeSend, Abort, "BDAT is offered and not known; DATA will do")
+            .fresh(FreshTry::WithoutBdat),
+        // Wherever the last byte was by then: without a sender or a recipient there is nothing to accept.
+        Event::Reply(step @ (Step::Mail | Step::Rcpt), code @ 400..) => refused(incident, *step, *code),
         _ if incident.stage.is_acceptance_unknown() => {
             Row::new(UnknownAfterData, Abort, "no decisive answer to the last byte")
         }

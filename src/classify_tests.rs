@@ -49,14 +49,16 @@ fn stages_of(step: Step) -> &'static [SendStage] {
         Step::TlsHandshake | Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth => &[SendStage::Connected],
         Step::Noop => &[SendStage::Authenticated],
         Step::Rset => &[SendStage::Authenticated, SendStage::EnvelopeStarted],
-        Step::Mail | Step::Rcpt | Step::Data => &[SendStage::EnvelopeStarted],
+        // Case i2: in one write with the last byte.
+        Step::Mail | Step::Rcpt => &[SendStage::EnvelopeStarted, SendStage::DataCompleted],
+        Step::Data => &[SendStage::EnvelopeStarted],
         Step::Content => &[SendStage::DataStarted],
         Step::EndOfData => &[SendStage::DataCompleted],
     }
 }
 
 /// Kind of a refusal, from the specification.
-fn kind_of_reply(step: Step, code: u16, reused: bool, reauthenticated: bool) -> FailureKind {
+fn kind_of_reply(step: Step, stage: SendStage, code: u16, reused: bool, reauthenticated: bool) -> FailureKind {
     let by_class = if code < 500 { RetryableTemporaryFailure } else { PermanentFailure };
     match step {
         // A session that did not come about says nothing about the message (case a, j, P28), but for what will not change by
@@ -71,6 +73,8 @@ fn kind_of_reply(step: Step, code: u16, reused: bool, reauthenticated: bool) -> 
         // Case g: decisive whatever it is; case j: 421 too. 221 is no answer.
         Step::EndOfData if code == 221 => UnknownAfterData,
         Step::EndOfData => by_class,
+        // INV-UD: a 4yz or 5yz to MAIL or RCPT makes acceptance impossible, wherever the last byte is; 221 is neither.
+        _ if code == 221 && stage == SendStage::DataCompleted => UnknownAfterData,
         // F040, F075, P10.
         Step::Rset | Step::Noop => RetryableBeforeSend,
         Step::Content if code == 421 => RetryableTemporaryFailure,
@@ -98,6 +102,7 @@ fn each(mut check: impl FnMut(&Event, SendStage, bool, bool, AmbiguityBoundary, 
         Event::CommitGate,
         Event::TooLate,
         Event::TooManyRecipients,
+        Event::BdatNotKnown,
         Event::ResolverBusy,
         Event::Policy(Policy::StartTlsNotOffered),
         Event::Policy(Policy::NoCommonMechanism),
@@ -190,7 +195,7 @@ fn every_reply_is_judged_as_the_specification_says() {
                     }
                     let event = Event::Reply(step, code);
                     let verdict = judged(&event, stage, reused, reauthenticated, AmbiguityBoundary::LastByte);
-                    let expected = kind_of_reply(step, code, reused, reauthenticated);
+                    let expected = kind_of_reply(step, stage, code, reused, reauthenticated);
                     let told = verdict.classification;
                     assert_eq!(told.kind, expected, "{code} to {step:?} at {stage:?}, reused {reused}");
                     let safe = !matches!(expected, PermanentFailure | UnknownAfterData);
@@ -214,6 +219,21 @@ fn every_reply_is_judged_as_the_specification_says() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_server_that_does_not_know_bdat_gets_the_message_by_data() {
+    // F110: not accepted, since BDAT was refused, and out of step, since nobody knows what became of its chunk.
+    for reused in [false, true] {
+        let verdict =
+            judged(&Event::BdatNotKnown, SendStage::DataCompleted, reused, false, AmbiguityBoundary::DataStarted);
+        let Classification { kind, retry_allowed, .. } = verdict.classification;
+        assert_eq!((kind, retry_allowed), (RetryableBeforeSend, true));
+        assert_eq!(
+            (verdict.connection, verdict.fresh_try, verdict.blame),
+            (Abort, FreshTry::WithoutBdat, Blame::Nobody)
+        );
     }
 }
 

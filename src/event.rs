@@ -19,7 +19,7 @@ pub(crate) enum Step {
     Data,
     /// The content, up to the write that holds its last byte.
     Content,
-    /// The write that holds the last byte, and the reply to it.
+    /// The write that holds the last byte, and the reply to it: to the dot, or to BDAT.
     EndOfData,
 }
 
@@ -135,7 +135,7 @@ impl fmt::Display for Party {
 /// Why a message was refused before any byte of it left.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Inadmissible {
-    /// A control character, or an angle bracket outside quotes, in an address.
+    /// A control character in an address, or what only a quoted local part may hold outside of one.
     Address(Party),
     /// A non-ASCII address, and the server does not offer SMTPUTF8.
     NeedsSmtpUtf8(Party),
@@ -149,7 +149,10 @@ impl fmt::Display for Inadmissible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(party) => {
-                write!(f, "the address of {party} holds a control character or a stray angle bracket")
+                write!(
+                    f,
+                    "the address of {party} holds a control character, or a blank, quote, backslash or bracket out of place"
+                )
             }
             Self::NeedsSmtpUtf8(party) => {
                 write!(f, "the address of {party} is not ASCII and the server does not offer SMTPUTF8 (RFC 6531)")
@@ -186,6 +189,9 @@ pub(crate) enum Event {
     TooLate,
     /// 552 to a RCPT after others were accepted: the rest may be sent on their own.
     TooManyRecipients,
+    /// The server offers CHUNKING and does not know BDAT: it did not accept the message, and said so, but what it made of the content
+    /// is anybody's guess.
+    BdatNotKnown,
     /// The name server could not be asked: too many look-ups hang already.
     ResolverBusy,
     /// The connection has failed before, and whoever holds it went on.
@@ -215,6 +221,7 @@ impl Event {
             Self::Inadmissible(_) | Self::Spent | Self::TooLate => Step::Mail,
             Self::CommitGate => Step::Content,
             Self::TooManyRecipients => Step::Rcpt,
+            Self::BdatNotKnown => Step::EndOfData,
             Self::ResolverBusy => Step::Resolve,
         }
     }
@@ -240,6 +247,7 @@ impl fmt::Display for Event {
             Self::CommitGate => f.write_str("too little time was left to wait for an answer to the last byte"),
             Self::TooLate => f.write_str("no time was left for the first command"),
             Self::TooManyRecipients => f.write_str("too many recipients for one message, refused at RCPT"),
+            Self::BdatNotKnown => f.write_str("BDAT is offered and not known"),
             Self::ResolverBusy => f.write_str("too many name look-ups hang already"),
             Self::Spent => f.write_str("the connection has failed before and cannot be used again"),
             Self::Interrupted(step, Interrupt::Cancelled) => write!(f, "cancelled in {step}"),

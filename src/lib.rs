@@ -62,8 +62,8 @@
 //!
 //! By the `log` crate: `error` when the pool's own thread ended early or another could not be started; `warn` when no connection came
 //! free in time, when one could not be opened, when a host begins to cool down, and when a message's outcome is unknown; `info` when a
-//! host works again; `debug` for connections opened and discarded with the reason, and for each classified failure. Never credentials,
-//! addresses or content, at any level.
+//! host works again; `debug` for connections opened and discarded with the reason, for each classified failure, and when a host gets BDAT
+//! wrong. Never credentials, addresses or content, at any level.
 //!
 //! # Features
 //!

@@ -109,7 +109,7 @@ pub(crate) fn write_printable(f: &mut impl fmt::Write, text: &[u8], limit: usize
 /// Whether a terminal shows `character` as a plain glyph: no C0 or C1 control, no change of writing direction, no line break.
 fn is_harmless(character: char) -> bool {
     !character.is_control()
-        && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        && !matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// An enhanced mail system status code, `class.subject.detail` ([RFC 3463](https://www.rfc-editor.org/rfc/rfc3463)).
@@ -158,6 +158,13 @@ mod tests {
     fn a_shown_reply_cannot_steer_a_terminal() {
         let reply = Reply::from_wire(535, "535-\u{1b}[31mred\u{202e}\r\n535 \0\u{9b}end\r\n".as_bytes());
         assert_eq!(reply.to_string(), "535 ?[31mred? / ??end");
+        // Unicode's Bidi_Control, all twelve of them.
+        for steering in
+            ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}').chain(['\u{61c}', '\u{200e}', '\u{200f}'])
+        {
+            let reply = Reply::from_wire(250, format!("250 a{steering}b\r\n").as_bytes());
+            assert_eq!(reply.to_string(), "250 a?b", "U+{:04X}", u32::from(steering));
+        }
         let long = Reply::from_wire(250, &[b"250 ".as_slice(), &[b'x'; 2000]].concat());
         assert!(long.to_string().len() < Reply::SHOWN + 10);
     }

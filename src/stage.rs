@@ -18,7 +18,8 @@ pub enum SendStage {
     EnvelopeStarted,
     /// The first byte of the message's content was about to be written.
     DataStarted,
-    /// The write that holds the message's last byte was about to start: from here on the server may have accepted it.
+    /// The write that holds the message's last byte was about to start: from here on the server may have accepted it. A message that
+    /// leaves in one write ([`Host::single_round_trip`](crate::Host::single_round_trip)) has no stage between `Authenticated` and this.
     DataCompleted,
     /// A complete 2xx to the whole message was read.
     ServerAccepted,

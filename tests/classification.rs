@@ -4,8 +4,8 @@
 //! Each row is judged by the server too: a message reported as not accepted was stored by nobody, one reported as accepted exactly
 //! once; afterwards nothing is leased and the next message goes through.
 //!
-//! Not here, because they need BDAT, which is not spoken yet: case i, P3, P4, P5, P6, P9. Not here, because they are about more than
-//! one message or need another machine: P13 (a peer behind a DROP rule: the kernel's tests have it), P18 (there is no buffered writer
+//! Not here, because the fault matrix has them (`fault_matrix/chunking.rs`): case i, P3, P4, P5, P6, P9. Not here, because they are
+//! about more than one message or need another machine: P13 (a peer behind a DROP rule: the kernel's tests have it), P18 (there is no buffered writer
 //! around the socket; nothing to observe), P31 (`reuse.rs`: lifetime), P32 (`reuse.rs`: groups), P40 (a suspended machine).
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic and needs no manual")]

@@ -374,3 +374,19 @@ fn too_many_connections_is_a_bound_to_learn_and_costs_no_message() {
     assert!(status.connection_limit.is_some_and(|limit| limit < 8), "{status:?}");
     assert_eq!(status.state, HostState::Available, "a crowd is no outage");
 }
+
+#[test]
+fn what_may_have_been_accepted_goes_to_no_other_host() {
+    for (accepted, end) in [(0, Action::Fin), (1, Action::Fin), (0, Action::Reset), (1, Action::Reset)] {
+        let actions = if accepted == 1 { vec![Action::Accept, end] } else { vec![end] };
+        let primary = TestServer::builder().script(Script::new().on(Stage::EndOfData, actions)).start();
+        let standby = TestServer::start();
+        let sender =
+            two_tiers(plain(&primary), plain(&standby)).max_retries(3).retry_base_delay(ms(1)).build().unwrap();
+        let error = send(&sender, "1@unknown").unwrap_err();
+        assert_eq!((error.kind(), error.attempts()), (FailureKind::UnknownAfterData, 1), "{error}");
+        // One attempt crossed the commit point, and no other was made, though retries and a healthy host were left.
+        assert_eq!((primary.snapshot().reached(Stage::EndOfData), primary.accepted("1@unknown")), (1, accepted));
+        assert_eq!(standby.connections_accepted(), 0);
+    }
+}

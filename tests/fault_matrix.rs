@@ -6,7 +6,7 @@
 #[path = "fault_matrix/mod.rs"]
 mod fault_matrix;
 
-use fault_matrix::{crowd, data, end_of_data, envelope, harness, idle, opening, rekeyed};
+use fault_matrix::{chunking, crowd, data, end_of_data, envelope, harness, idle, opening, rekeyed};
 
 #[test]
 fn a_fault_while_a_session_is_opened_never_costs_a_message_and_is_blamed_on_the_right_party() {
@@ -31,6 +31,11 @@ fn a_fault_in_the_content_is_never_ambiguous() {
 #[test]
 fn after_the_last_byte_only_a_decisive_answer_decides_and_nothing_is_sent_twice() {
     harness::run(end_of_data::rows());
+}
+
+#[test]
+fn in_one_write_only_a_refusal_in_step_decides_and_a_server_that_gets_it_wrong_is_asked_for_data() {
+    harness::run(chunking::rows());
 }
 
 #[test]

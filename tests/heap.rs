@@ -5,7 +5,7 @@
 
 use allocation_counter::measure;
 use lettre::address::Envelope;
-use smtp_pool::testing::{Security, TestServer};
+use smtp_pool::testing::{Security, Stage, TestServer};
 use smtp_pool::{Host, SmtpSender};
 
 fn envelope() -> Envelope {
@@ -20,13 +20,18 @@ fn message(size: usize) -> Vec<u8> {
 }
 
 /// A server that keeps nothing, so that it keeps up, and a sender over it.
-fn pair(security: Security) -> (TestServer, SmtpSender) {
-    let server = TestServer::builder().security(security).size(None).record(false).keep_messages(false).start();
+fn pair(security: Security, single_round_trip: bool) -> (TestServer, SmtpSender) {
+    let server = TestServer::builder().security(security).size(None).record(false).keep_messages(false);
+    let server = server.chunking(true).start();
     let host = match security {
         Security::Plain => Host::plain("127.0.0.1"),
         _ => Host::starttls("127.0.0.1").root_certificate(server.root_certificate_pem()),
     };
-    let sender = SmtpSender::builder().host(host.port(server.port())).max_size(1usize).build().unwrap();
+    let sender = SmtpSender::builder()
+        .host(host.port(server.port()).single_round_trip(single_round_trip))
+        .max_size(1usize)
+        .build()
+        .unwrap();
     (server, sender)
 }
 
@@ -36,7 +41,7 @@ fn a_large_message_is_not_copied() {
     let envelope = envelope();
     let content = message(25_000_000);
     for security in [Security::Plain, Security::StartTls] {
-        let (_server, sender) = pair(security);
+        let (_server, sender) = pair(security, false);
         for use_of_connection in ["first", "second"] {
             let heap = measure(|| {
                 sender.send_raw(&envelope, &content).unwrap();
@@ -56,13 +61,17 @@ fn a_send_in_the_steady_state_allocates_little() {
     const SENDS: u64 = 100;
     let envelope = envelope();
     let content = message(700);
-    for security in [Security::Plain, Security::StartTls] {
-        let (_server, sender) = pair(security);
+    for (security, at_once) in [Security::Plain, Security::StartTls].map(|way| [(way, false), (way, true)]).concat() {
+        let (server, sender) = pair(security, at_once);
         let send = || drop(sender.send_raw(&envelope, &content).unwrap());
         // Buffers find their size.
         (0..20).for_each(|_| send());
         let heap = measure(|| (0..SENDS).for_each(|_| send()));
-        eprintln!("{security:?}: {} allocations for {SENDS} sends, {} bytes", heap.count_total, heap.bytes_total);
+        eprintln!(
+            "{security:?}, at once {at_once}: {} allocations for {SENDS} sends, {} bytes",
+            heap.count_total, heap.bytes_total
+        );
+        assert_eq!(server.snapshot().reached(Stage::Bdat) > 0, at_once);
         assert!(heap.count_total <= LIMIT * SENDS, "{security:?}: {heap:?}");
         assert_eq!(heap.count_current, 0, "{security:?}: something is kept for each send: {heap:?}");
     }

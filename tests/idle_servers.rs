@@ -175,8 +175,10 @@ fn min_idle_is_there_within_a_second_of_building_and_warming_up() {
         let server = TestServer::builder().security(Security::StartTls).start();
         let start = now();
         let sender = sender(starttls(&server)).min_idle(4).build().unwrap();
-        assert!(sender.warm_up().unwrap() >= 4);
-        assert!(sender.status().counts.idle >= 4, "{}", sender.status().counts);
+        assert_eq!(sender.warm_up().unwrap(), 4);
+        // What is warmed up is in use while it is, and the reserve counts what is idle: it may come to the same number once more.
+        let idle = sender.status().counts.idle;
+        assert!((4..=8).contains(&idle), "{}", sender.status().counts);
         let took = now() - start;
         eprintln!("four idle {took:?} after build and warm_up");
         assert!(took <= ms(1000), "{took:?}");
@@ -231,7 +233,7 @@ fn min_idle_is_restored_after_a_restart_and_never_while_cooling() {
         }
         is_over
     });
-    eventually("four are idle again", || sender.status().counts.idle >= 4);
+    eventually("four are idle again", || sender.status().counts.idle == 4);
     let took = now() - returned;
     eprintln!("four idle again {took:?} after the server's return, cooldown {pause:?}");
     assert!(took <= pause + ms(500), "{took:?}");

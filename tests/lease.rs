@@ -187,7 +187,8 @@ fn warm_up_opens_what_min_idle_asks_for_and_sends_nothing() {
     assert_eq!(one.status().counts.idle, 1);
     let three = sender(host()).min_idle(3).build().unwrap();
     assert_eq!(three.warm_up().unwrap(), 3);
-    assert!(three.status().counts.idle >= 3, "{}", three.status().counts);
+    // Those that the reserve opened while the three were in use are there too.
+    assert!((3..=6).contains(&three.status().counts.idle), "{}", three.status().counts);
     let opened = server.connections_accepted();
     assert_eq!(three.warm_up().unwrap(), 3, "what is there stays");
     assert_eq!(server.connections_accepted(), opened);

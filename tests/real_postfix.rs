@@ -18,6 +18,8 @@
 mod header_gate;
 #[path = "common/postfix.rs"]
 mod postfix;
+#[path = "real_postfix/smuggling.rs"]
+mod smuggling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -210,31 +212,6 @@ fn each_of_150_recipients_gets_the_message_once() {
     assert_eq!(readers, addresses);
 }
 
-/// Every byte sequence that some server has taken for the end of a message (CVE-2023-51764 and its kin), each in front of commands
-/// that would send a second one.
-#[test]
-#[ignore = "needs a private Postfix; .ci/run and README say how"]
-fn no_second_message_is_smuggled_in() {
-    let postfix = Postfix::start();
-    // Unauthenticated and in the clear, as a relay would meet it; the Postfix of this age takes bare line ends.
-    let sender = single(postfix.plain_host()).build().unwrap();
-    let ends = ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r"];
-    for (number, end) in ends.iter().enumerate() {
-        let smuggled = format!(
-            "MAIL FROM:<admin@example.com>{0}RCPT TO:<{USER}>{0}DATA{0}Message-ID: <smuggled-{number}>{0}{0}Gotcha.",
-            if end.starts_with("\r\n") || end.ends_with("\r\n") { "\r\n" } else { "\n" }
-        );
-        let content = message(&format!("carrier-{number}"), format!("Hello.{end}{smuggled}{end}"));
-        sender.send_raw(&inbox(), &content).unwrap();
-    }
-    for (number, end) in ends.iter().enumerate() {
-        assert_eq!(postfix.delivered(&format!("carrier-{number}")).len(), 1, "{end:?}");
-    }
-    assert_eq!(postfix.mailbox().len(), ends.len());
-    assert_eq!(postfix.logged("(queue active)"), ends.len());
-    assert_eq!(sender.status().created, 1);
-}
-
 #[test]
 #[ignore = "needs a private Postfix; .ci/run and README say how"]
 fn a_server_with_another_certificate_gets_neither_password_nor_mail() {
@@ -315,6 +292,48 @@ fn ten_refusals_in_a_row_cost_no_connection_and_twenty_do_not_provoke_the_server
     assert_eq!(postfix.logged("too many errors"), 0);
     assert_eq!(sender.status().discarded.total(), sender.status().discarded.of(DiscardReason::MaxMessages));
     assert_eq!(postfix.delivered("in-the-end").len(), 1);
+}
+
+#[test]
+#[ignore = "needs a private Postfix; .ci/run and README say how"]
+fn fifty_messages_in_one_write_each_arrive_once_over_one_connection() {
+    let postfix = Postfix::start();
+    let sender = single(postfix.host().single_round_trip(true)).build().unwrap();
+    let bodies: [&[u8]; 8] = [
+        b"",
+        b"no end of line",
+        b".\r\n..\r\n.a\r\nQUIT\r\n.\r\n",
+        b"one\n.\ntwo\r.\rthree\r\r\n.\r\n",
+        b"\r\n\r\n\r\n",
+        "Gr\u{fc}\u{df}e\r\n".as_bytes(),
+        b"BDAT 4 LAST\r\nRSET\r\n",
+        &[b'.'; 998],
+    ];
+    let sent = |number: usize| (format!("at-once-{number}"), bodies[number % bodies.len()]);
+    for number in 0..50 {
+        let (id, body) = sent(number);
+        let receipt = sender.send_raw(&inbox(), &message(&id, body)).unwrap_or_else(|error| panic!("{id}: {error}"));
+        assert_eq!((receipt.attempts(), receipt.connection_id()), (1, 1), "{id}");
+    }
+    // Refused after its last byte has left, and decisively so. The next message pays the RSET and asks for DATA.
+    let error = sender.send_raw(&to(&["reject@example.com"]), &message("never", "")).unwrap_err();
+    assert_code(&error, FailureKind::PermanentFailure, SendStage::DataCompleted, 550);
+    for number in 50..52 {
+        let (id, body) = sent(number);
+        sender.send_raw(&inbox(), &message(&id, body)).unwrap();
+    }
+    assert_eq!((sender.status().created, sender.status().discarded.total()), (1, 0));
+    drop(sender);
+    // Postfix's own count of what was said: accepted/all, for commands of which some were refused.
+    let said = "mail=53 rcpt=52/53 data=1 bdat=51/52 rset=1 quit=1";
+    wait_until("Postfix logs the end of the connection", || postfix.logged(" quit=1 ") > 0);
+    assert_eq!(postfix.logged(said), 1, "not {said:?} but:\n{}", postfix.log());
+    for number in 0..52 {
+        let (id, body) = sent(number);
+        assert_arrived(&postfix, &id, &message(&id, body), 1);
+    }
+    assert!(postfix.delivered("never").is_empty());
+    assert_eq!(postfix.mailbox().len(), 52);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 
 mod common;
 
-use std::sync::{Mutex, OnceLock};
+use std::panic;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -23,7 +24,7 @@ impl Log for Capture {
     }
     fn log(&self, record: &Record<'_>) {
         let text = format!("{} {} {}", record.level(), record.target(), record.args());
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(text);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     }
     fn flush(&self) {}
 }
@@ -51,7 +52,7 @@ impl Log for Forward {
 }
 
 fn records() -> String {
-    capture().0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).join("\n")
+    capture().0.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
 }
 
 /// Distinct for each test, so that the tests of this file do not find each other's.
@@ -73,6 +74,7 @@ impl Canary {
         for secret in [user, password] {
             forms.push(secret.clone().into_bytes());
             forms.push(secret.encode_utf16().flat_map(u16::to_le_bytes).collect());
+            forms.push(secret.encode_utf16().flat_map(u16::to_be_bytes).collect());
             forms.push(secret.bytes().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes());
             forms.push(format!("{:?}", secret.as_bytes()).trim_matches(['[', ']']).to_owned().into_bytes());
             // Whatever stands before it, one of three alignments; the characters at both ends depend on the neighbours.
@@ -164,6 +166,72 @@ fn not_in_logs_debug_or_errors_of_any_mechanism() {
     assert!(records().contains("smtp_pool"), "records were captured");
 }
 
+/// What the panics of this process said.
+fn panics() -> &'static Mutex<String> {
+    static PANICS: OnceLock<Mutex<String>> = OnceLock::new();
+    PANICS.get_or_init(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let text = format!("{info}\n");
+            panics().lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+            before(info);
+        }));
+        Mutex::new(String::new())
+    })
+}
+
+/// `unwrap` and `assert_eq` put the `Debug` text of what they hold into the panic's message, and that goes to stderr and to crash
+/// reporters.
+#[test]
+fn not_in_the_message_of_a_panic() {
+    panics();
+    let canary = Canary::new("panic");
+    let (server, host) =
+        pair(&canary, Mechanism::Plain, Script::new().on(Stage::Auth, [Action::reply("535 5.7.8 no\r\n")]));
+    let sender = sender(host.clone()).build().unwrap();
+    let panicked = |what: &dyn Fn()| assert!(panic::catch_unwind(panic::AssertUnwindSafe(what)).is_err());
+    panicked(&|| drop(send(&sender, "panic@secrets").unwrap()));
+    panicked(&|| drop(sender.lease().unwrap()));
+    panicked(&|| assert_eq!(host, host.clone().weight(7)));
+    panicked(&|| drop(SmtpSender::builder().host(host.clone().weight(0)).build().unwrap()));
+    let url = format!("smtp://{}:{}@example.com?weight=x", canary.user, canary.password);
+    panicked(&|| drop(url.parse::<Host>().unwrap()));
+    drop(server);
+    let said = panics().lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert!(said.matches("panicked at").count() >= 5, "{said}");
+    canary.assert_absent("a panic", &said);
+}
+
+/// Everything else that can be shown and has met the secret.
+#[test]
+fn not_in_a_report_a_lease_or_a_manager() {
+    capture();
+    for script in [Script::new(), Script::new().on(Stage::Auth, [Action::reply("535 5.7.8 no\r\n")])] {
+        let canary = Canary::new("doors");
+        let (_server, host) = pair(&canary, Mechanism::Plain, script);
+        let sender = sender(host.clone()).build().unwrap();
+        for report in sender.verify() {
+            canary.assert_absent("HostReport", &format!("{report:?} {report:#?}"));
+        }
+        match sender.lease() {
+            Ok(lease) => canary.assert_absent("Lease", &format!("{lease:?} {lease:#?}")),
+            Err(error) => canary.assert_absent("SendError", &whole_text(&error)),
+        }
+        #[cfg(feature = "r2d2")]
+        {
+            use r2d2::ManageConnection as _;
+
+            let manager = smtp_pool::SmtpConnectionManager::new(host).unwrap();
+            canary.assert_absent("SmtpConnectionManager", &format!("{manager:?} {manager:#?}"));
+            match manager.connect() {
+                Ok(connection) => canary.assert_absent("SmtpConnection", &format!("{connection:?} {connection:#?}")),
+                Err(error) => canary.assert_absent("its error", &whole_text(&error)),
+            }
+        }
+        canary.assert_absent("the log", &records());
+    }
+}
+
 #[test]
 fn not_in_an_options_error() {
     let canary = Canary::new("options");
@@ -220,7 +288,7 @@ fn a_reply_that_echoes_our_line_is_the_servers_own_but_shown_without_controls() 
     let error = send(&sender, "echo@secrets").unwrap_err();
     assert_eq!(error.kind(), FailureKind::PermanentFailure);
     let text = whole_text(&error).replace("    ", "").replace('\n', "");
-    assert!(!text.chars().any(|c| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)), "{}", text.escape_debug());
+    assert!(!text.chars().any(|c| c.is_control() || is_bidi_control(c)), "{}", text.escape_debug());
     assert!(text.contains("535 5.7.8 ?[31mwrong?"), "{text}");
     canary.assert_absent("the log", &records());
     // The raw bytes are there for who asks for them.
@@ -229,16 +297,22 @@ fn a_reply_that_echoes_our_line_is_the_servers_own_but_shown_without_controls() 
     canary.assert_absent("PoolStatus", &status);
 }
 
+/// Unicode's `Bidi_Control`.
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[test]
 fn control_codes_of_a_reply_are_not_shown() {
     for stage in [Stage::Connect, Stage::Ehlo, Stage::Mail, Stage::Rcpt, Stage::Data, Stage::EndOfData] {
-        let reply = b"554 5.0.0 \x1b]0;owned\x07 \x00\x08\x7f \xc2\x9b31m \xe2\x80\xae \xff end\r\n";
+        let reply =
+            b"554 5.0.0 \x1b]0;owned\x07 \x00\x08\x7f \xc2\x9b31m \xe2\x80\xae \xe2\x81\xa7 \xd8\x9c \xff end\r\n";
         let server = TestServer::builder().script(Script::new().on(stage, [Action::reply(reply)])).start();
         let sender = sender(plain(&server)).build().unwrap();
         let error = send(&sender, "controls@secrets").unwrap_err();
         let status = sender.status();
         let text = format!("{error} {error:?} {status:?}");
-        let is_steering = |c: char| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
+        let is_steering = |c: char| c.is_control() || is_bidi_control(c);
         assert!(!text.contains(is_steering), "{stage:?}: {}", text.escape_debug());
         assert!(!text.contains("\\u{1b}") && !text.contains("\\u{202e}"), "{stage:?}: {text}");
     }

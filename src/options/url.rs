@@ -5,49 +5,74 @@ use std::str::FromStr;
 use lettre::transport::smtp::authentication::Mechanism;
 use percent_encoding::percent_decode_str;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::host::{Host, Security};
 use super::{OptionsError, Secret};
 
 pub(super) fn parse(text: &str) -> Result<Host, OptionsError> {
-    // The text may hold a password, so no error repeats it.
-    let url = Url::parse(text).map_err(|error| OptionsError::new("url", error.to_string(), "must be a URL"))?;
-    let mut host = match url.scheme() {
+    // The text may hold a password, so no error repeats it; and the parser of URLs is not shown it, because it leaves copies behind that
+    // nobody overwrites.
+    let Parts { scheme, user_info, rest } = split(text)?;
+    let url = Url::parse(&format!("{scheme}://{rest}"))
+        .map_err(|error| OptionsError::new("url", error.to_string(), "must be a URL"))?;
+    let mut host = match scheme {
         "smtp" => Host::starttls(name_of(&url)?),
-        "smtps" => Host::implicit_tls(name_of(&url)?),
-        // Without the slashes it may be the user's name that was taken for a scheme.
-        other => {
-            let value = if text.contains("://") { format!("{other}://") } else { "not shown".to_owned() };
-            return Err(OptionsError::new("url", value, "must begin with smtp:// or smtps://"));
-        }
+        _ => Host::implicit_tls(name_of(&url)?),
     };
     if let Some(port) = url.port() {
         host.port = port;
     }
     if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
         let rule = "must have no path and no fragment; in user and password, write / ? # as %2F %3F %23";
-        return Err(OptionsError::new("url", shown(url.path()), rule));
+        return Err(OptionsError::new("url", url.path(), rule));
     }
-    match (url.username(), url.password()) {
-        ("", None) => {}
-        (user, Some(password)) if !user.is_empty() => {
-            host.secret = Some(Secret::new(decoded("user", user)?, decoded("password", password)?));
-        }
-        _ => return Err(OptionsError::new("url", "half of the credentials", "needs user and password, or neither")),
-    }
-    if url.query().is_some_and(|query| query.contains('@')) {
-        let rule = "must hold no @ behind the ?; in user and password, write / ? # as %2F %3F %23";
-        return Err(OptionsError::new("url", "not shown", rule));
-    }
+    host.secret = secret(user_info)?;
     for (key, value) in url.query_pairs() {
         apply(&mut host, &key, &value)?;
     }
     Ok(host)
 }
 
-/// A part of the URL, unless it may be the rest of a password with a character in it that ends the authority.
-fn shown(part: &str) -> &str {
-    if part.contains('@') { "not shown" } else { part }
+struct Parts<'t> {
+    scheme: &'static str,
+    user_info: &'t str,
+    /// Name, port and all that is behind them.
+    rest: &'t str,
+}
+
+fn split(text: &str) -> Result<Parts<'_>, OptionsError> {
+    let wrong = |value: &str, rule: &str| OptionsError::new("url", value, rule);
+    let rule = "must begin with smtp:// or smtps://";
+    // Without the slashes it may be the user's name that looks like a scheme.
+    let (scheme, behind) = text.trim().split_once("://").ok_or_else(|| wrong("not shown", rule))?;
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "smtp" => "smtp",
+        "smtps" => "smtps",
+        other if other.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            return Err(wrong(&format!("{other}://"), rule));
+        }
+        _ => return Err(wrong("not shown", rule)),
+    };
+    let (authority, tail) = behind.split_at(behind.find(['/', '?', '#']).unwrap_or(behind.len()));
+    if tail.contains('@') {
+        // The rest of a password with a character in it that ends the authority.
+        let rule = "must hold no @ behind the first / ? #; in user and password, write / ? # as %2F %3F %23";
+        return Err(wrong("not shown", rule));
+    }
+    // Of several @ the last one ends the user's part, as browsers read it.
+    let name = authority.rfind('@').map_or(0, |at| at + 1);
+    Ok(Parts { scheme, user_info: authority[..name].strip_suffix('@').unwrap_or_default(), rest: &behind[name..] })
+}
+
+fn secret(user_info: &str) -> Result<Option<Secret>, OptionsError> {
+    match user_info.split_once(':').unwrap_or((user_info, "")) {
+        ("", "") => Ok(None),
+        (user, password) if !user.is_empty() && !password.is_empty() => {
+            Ok(Some(Secret::new(decoded("user", user)?, decoded("password", password)?)))
+        }
+        _ => Err(OptionsError::new("url", "half of the credentials", "needs user and password, or neither")),
+    }
 }
 
 fn name_of(url: &Url) -> Result<String, OptionsError> {
@@ -57,11 +82,18 @@ fn name_of(url: &Url) -> Result<String, OptionsError> {
     }
 }
 
+/// `text` with its escapes undone, in a buffer that does not grow: each time it did, it would leave a copy behind.
 fn decoded(part: &str, text: &str) -> Result<String, OptionsError> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded
-        .map(Into::into)
-        .map_err(|_| OptionsError::new(format!("url.{part}"), "not shown", "must be UTF-8 after percent-decoding"))
+    let wrong = |rule: &str| OptionsError::new(format!("url.{part}"), "not shown", rule);
+    if text.contains(char::is_control) {
+        return Err(wrong("must have its control characters escaped"));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    bytes.extend(percent_decode_str(text));
+    String::from_utf8(std::mem::take(&mut *bytes)).map_err(|error| {
+        drop(Zeroizing::new(error.into_bytes()));
+        wrong("must be UTF-8 after percent-decoding")
+    })
 }
 
 fn apply(host: &mut Host, key: &str, value: &str) -> Result<(), OptionsError> {
@@ -84,10 +116,13 @@ fn apply(host: &mut Host, key: &str, value: &str) -> Result<(), OptionsError> {
             let mechanisms = value.split(',').map(mechanism).collect::<Option<Vec<_>>>();
             host.auth_mechanisms = mechanisms.ok_or_else(|| wrong("must list plain, login, xoauth2"))?;
         }
+        "single_round_trip" => {
+            host.single_round_trip = value.parse().map_err(|_| wrong("must be `true` or `false`"))?;
+        }
         "dangerous_plaintext_auth" => {
             host.plaintext_auth = value.parse().map_err(|_| wrong("must be `true` or `false`"))?;
         }
-        _ => return Err(OptionsError::new("url", format!("?{key}="), "is no parameter of a host")),
+        _ => return Err(OptionsError::new("url", format!("?{}=", key.escape_debug()), "is no parameter of a host")),
     }
     Ok(())
 }
@@ -112,7 +147,7 @@ mod tests {
     #[test]
     fn a_url_says_what_the_setters_say() {
         let url = "smtp://us%65r%40example.com:p%3Ass@relay.example.com:2525?tls=none&priority=10&weight=3&max_connections=4\
-                   &hello_name=me.example.com&auth=login,plain&dangerous_plaintext_auth=true";
+                   &hello_name=me.example.com&auth=login,plain&single_round_trip=true&dangerous_plaintext_auth=true";
         let by_setters = Host::plain("relay.example.com")
             .port(2525)
             .credentials("user@example.com", "p:ss")
@@ -121,10 +156,16 @@ mod tests {
             .max_connections(4)
             .hello_name("me.example.com")
             .auth_mechanisms([Mechanism::Login, Mechanism::Plain])
+            .single_round_trip(true)
             .dangerous_plaintext_auth(true);
         assert_eq!(url.parse::<Host>().unwrap(), by_setters);
         assert_eq!("smtp://a.example".parse::<Host>().unwrap(), Host::starttls("a.example"));
         assert_eq!("smtps://a.example".parse::<Host>().unwrap(), Host::implicit_tls("a.example"));
+        let odd = Host::starttls("a.example").credentials("us er@b", "p:@\u{e4}");
+        assert_eq!(" SMTP://us er@b:p:@\u{e4}@a.example\n".parse::<Host>().unwrap(), odd, "as a browser reads it");
+        for nobody in ["smtp://@a.example", "smtp://:@a.example"] {
+            assert_eq!(nobody.parse::<Host>().unwrap(), Host::starttls("a.example"), "{nobody}");
+        }
         assert_eq!("smtps://[::1]:1465".parse::<Host>().unwrap(), Host::implicit_tls("::1").port(1465));
     }
 
@@ -139,8 +180,14 @@ mod tests {
             ("smtp://user:canary@a.example?tls=yes", "url.tls"),
             ("smtps://user:canary@a.example?tls=none", "url.tls"),
             ("smtp://user:canary@a.example?weight=-1", "url.weight"),
+            ("smtp://user:canary@a.example?single_round_trip=yes", "url.single_round_trip"),
             ("smtp://user:canary@a.example?colour=red", "url"),
             ("smtp://user:canary%ff@a.example", "url.password"),
+            ("smtp://user:can\nary@a.example", "url.password"),
+            ("smtp://user:@a.example", "url"),
+            ("user:canary://@a.example", "url"),
+            ("smtp:user:canary@a.example", "url"),
+            ("smtp://user:/canary@a.example", "url"),
             ("smtp://user:canary@a.example:99999", "url"),
         ] {
             let error = url.parse::<Host>().unwrap_err();

@@ -153,9 +153,19 @@ impl<T> PoolState<T> {
         host.cooldown.abandoned(grant.id);
         if let Some(evicted) = grant.evicted {
             // Its end has been counted; the place is free once it has come.
-            self.hosts.get_mut(evicted.record.host).closing += 1;
+            let host = self.hosts.get_mut(evicted.record.host);
+            host.closing += 1;
+            if evicted.record.host != grant.host {
+                host.yielding -= 1;
+            }
             fx.closings.push((evicted, Close::Polite));
         }
+        self.settle(now, fx);
+    }
+
+    /// A connection to this host that was evicted in favour of another one has been closed.
+    pub(super) fn yielded(&mut self, host: HostId, now: Instant, fx: &mut Effects<T>) {
+        self.hosts.get_mut(host).yielding -= 1;
         self.settle(now, fx);
     }
 

@@ -82,7 +82,7 @@ impl<T> Hosts<T> {
         }
         if errand.is_late(now) {
             Choice::Late
-        } else if self.hope(errand).is_worth_waiting(errand.request.deadline) {
+        } else if self.hope(errand).is_worth_waiting(errand.request.deadline, self.fair_time) {
             Choice::Wait
         } else {
             Choice::Hopeless
@@ -230,8 +230,7 @@ impl<T> Hosts<T> {
             if live > 0 {
                 return Hope::Live;
             }
-            let end = host.cooldown.end();
-            if let Some(end) = end.filter(|&end| Deadline::at(end, self.fair_time) <= errand.request.deadline) {
+            if let Some(end) = host.cooldown.end() {
                 hope = match hope {
                     Hope::Until(earlier) if earlier <= end => hope,
                     _ => Hope::Until(end),
@@ -259,10 +258,11 @@ pub(super) enum Hope {
 }
 
 impl Hope {
-    pub(super) fn is_worth_waiting(self, deadline: Deadline) -> bool {
+    /// Whether it comes true in time for one who would need `fair_time` after the end of a cooldown.
+    pub(super) fn is_worth_waiting(self, deadline: Deadline, fair_time: Duration) -> bool {
         match self {
             Self::Live => true,
-            Self::Until(end) => end < deadline.instant(),
+            Self::Until(end) => end < deadline.instant() && Deadline::at(end, fair_time) <= deadline,
             Self::None => false,
         }
     }

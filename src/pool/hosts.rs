@@ -22,6 +22,8 @@ pub(super) struct Host<T> {
     pub(super) connecting: usize,
     /// Given up by the pool, and not yet closed. Their places are not free yet.
     pub(super) closing: usize,
+    /// Evicted in favour of other hosts, which have their places, and not yet closed: the server still counts them.
+    pub(super) yielding: usize,
     pub(super) cooldown: Cooldown,
     pub(super) capacity: Capacity,
     pub(super) learned_message_limit: Option<u32>,
@@ -42,6 +44,7 @@ impl<T> Host<T> {
             leased: 0,
             connecting: 0,
             closing: 0,
+            yielding: 0,
             cooldown: Cooldown::new(),
             learned_message_limit: None,
             credit: 0,
@@ -62,7 +65,7 @@ impl<T> Host<T> {
 
     /// Whether it may not have one more.
     pub(super) fn is_full(&self) -> bool {
-        self.capacity.limit().is_some_and(|limit| self.places() >= limit)
+        self.capacity.limit().is_some_and(|limit| self.places() + self.yielding >= limit)
     }
 
     /// Whether it is known to work: connections may be opened, and there is one.

@@ -119,6 +119,7 @@ impl<C: Connector> Lease<C> {
                 (DiscardReason::MaxMessages, Close::Polite)
             }
             Renewal::Reauthenticate => (DiscardReason::AuthFailure, Close::Polite),
+            Renewal::OutOfStep => (DiscardReason::Broken, Close::Abort),
         };
         let with_siblings = matches!(why, Renewal::Stale);
         self.seat.on_drop = OnDrop::Vacate(reason);

@@ -126,6 +126,8 @@ pub(crate) enum Renewal {
     },
     /// The server wants to know again who we are.
     Reauthenticate,
+    /// Something has gone wrong over it that will not over a fresh one.
+    OutOfStep,
 }
 
 /// Why there is no lease. `cause` is the last failure that this very call met.

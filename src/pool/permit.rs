@@ -34,8 +34,9 @@ impl<'a, C: Connector> OpenPermit<'a, C> {
 
     /// Closes the connection that this one takes the place of.
     pub(super) fn close_evicted(&mut self) {
-        if let Some(evicted) = self.grant.evicted.take() {
-            self.shared.connector.close(evicted.connection, Close::Polite);
+        if let Some(Held { connection, record }) = self.grant.evicted.take() {
+            let _yielded = (record.host != self.grant.host).then(|| Yielded { shared: self.shared, host: record.host });
+            self.shared.connector.close(connection, Close::Polite);
         }
     }
 
@@ -77,6 +78,18 @@ impl<'a, C: Connector> OpenPermit<'a, C> {
         self.is_spent = true;
         self.shared.carry_out(fx);
         goes_on
+    }
+}
+
+/// What a host has less once a connection that made room for another host is closed.
+struct Yielded<'a, C: Connector> {
+    shared: &'a Shared<C>,
+    host: HostId,
+}
+
+impl<C: Connector> Drop for Yielded<'_, C> {
+    fn drop(&mut self) {
+        self.shared.change(clock::now(), |state, now, fx| state.yielded(self.host, now, fx));
     }
 }
 

@@ -140,6 +140,9 @@ impl<T> PoolState<T> {
                 // The place goes over from the one to the other: it is at no time free.
                 let evicted = evict.and_then(|victim| self.hosts.get_mut(victim).idle.pop_front());
                 if let Some(held) = &evicted {
+                    if held.record.host != host {
+                        self.hosts.get_mut(held.record.host).yielding += 1;
+                    }
                     self.note_discard(&held.record, DiscardReason::Evicted, now, fx);
                 }
                 let deadline = self.hosts.share(errand, now);
@@ -193,7 +196,9 @@ impl<T> PoolState<T> {
                 if hope == Hope::Live && self.waiters.are_plain() {
                     break;
                 }
-                if hope.is_worth_waiting(waiter.errand.request.deadline) || waiter.errand.is_late(now) {
+                if hope.is_worth_waiting(waiter.errand.request.deadline, self.hosts.fair_time)
+                    || waiter.errand.is_late(now)
+                {
                     position += 1;
                     continue;
                 }
@@ -211,7 +216,7 @@ impl<T> PoolState<T> {
                     if errand.is_plain() && plain_hope.is_none() {
                         // A busy host is as good as a live connection: there is something to wait for.
                         plain_hope = Some(match self.hosts.hope(&errand) {
-                            hope if hope.is_worth_waiting(errand.request.deadline) => hope,
+                            hope if hope.is_worth_waiting(errand.request.deadline, self.hosts.fair_time) => hope,
                             _ => Hope::Live,
                         });
                     }
@@ -240,13 +245,13 @@ impl<T> PoolState<T> {
     pub(super) fn tick(&mut self, errand: &Errand, now: Instant, fx: &mut Effects<T>) -> Instant {
         self.settle(now, fx);
         let deadline = errand.request.deadline.instant();
-        match (self.waiters.head(), self.hosts.next_cooldown_end(now)) {
-            (Some(head), Some(end)) if head.errand.ticket == errand.ticket => {
-                self.timekeeper = Some((errand.ticket, end));
-                deadline.min(end)
-            }
-            _ => deadline,
+        if self.waiters.head().is_none_or(|head| head.errand.ticket != errand.ticket) {
+            return deadline;
         }
+        // If nothing is to end, nobody has been told of anything: the next cooldown is told to whoever is the head then.
+        let end = self.hosts.next_cooldown_end(now);
+        self.timekeeper = end.map(|end| (errand.ticket, end));
+        end.map_or(deadline, |end| deadline.min(end))
     }
 
     /// A waiter leaves, its time being over.

@@ -12,6 +12,7 @@ use crate::event::{Event, Fault, Interrupt, Step};
 use crate::options::AmbiguityBoundary;
 use crate::recipient::RecipientOutcome;
 use crate::smtp::{Failure, Timeouts};
+use crate::stage::SendStage;
 
 /// The limit that a time-out ran into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +34,16 @@ impl Limit {
         }
     }
 
-    /// The limit on a step of a message.
-    pub(crate) fn of_sending(step: Step, caller: Option<Deadline>, send: Duration, final_reply: Duration) -> Self {
-        match step {
+    /// The limit on a message at a stage.
+    pub(crate) fn of_sending(
+        stage: SendStage,
+        caller: Option<Deadline>,
+        send: Duration,
+        final_reply: Duration,
+    ) -> Self {
+        match stage {
             _ if caller.is_some_and(Deadline::is_over) => Self::CallersDeadline,
-            Step::EndOfData => Self::Option("final_reply_timeout", final_reply),
+            SendStage::DataCompleted => Self::Option("final_reply_timeout", final_reply),
             _ => Self::Option("send_timeout", send),
         }
     }

@@ -66,7 +66,7 @@ impl HeldSession<'_> {
                 Ok(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, elapsed))
             }
             Err(Refused { failure, recipients }) => {
-                let limit = Limit::of_sending(failure.event.step(), caller, send_timeout, final_reply_timeout);
+                let limit = Limit::of_sending(failure.stage, caller, send_timeout, final_reply_timeout);
                 let judged = self.judge(interrupted(failure, cancel, self.stop), limit);
                 Err(send_error(judged, self.endpoint.clone(), recipients).with_attempts(1))
             }

@@ -48,7 +48,7 @@ impl Call<'_> {
             };
             let step = refused.failure.event.step();
             renewals.learn(inner, lease.host(), Some(step));
-            let limit = Limit::of_sending(step, caller, send, final_reply);
+            let limit = Limit::of_sending(refused.failure.stage, caller, send, final_reply);
             let Refused { failure, recipients } = refused;
             let failure = interrupted(failure, cancel, Some(inner.pool.connector().stop()));
             let met = Met {
@@ -100,6 +100,7 @@ struct Renewals {
     /// How many messages the session had carried that refused MAIL for now.
     session_limit: Option<u32>,
     reauthenticated: bool,
+    without_bdat: bool,
 }
 
 impl Renewals {
@@ -117,6 +118,10 @@ impl Renewals {
             FreshTry::Reauthenticate if !self.reauthenticated => {
                 self.reauthenticated = true;
                 Some(Renewal::Reauthenticate)
+            }
+            FreshTry::WithoutBdat if !self.without_bdat => {
+                self.without_bdat = true;
+                Some(Renewal::OutOfStep)
             }
             _ => None,
         }

@@ -4,6 +4,7 @@ use lettre::address::Envelope;
 
 use crate::event::{Inadmissible, Party};
 
+use super::body::normalised_len;
 use super::capabilities::Capabilities;
 use super::command::MailParameters;
 
@@ -31,37 +32,40 @@ pub(super) fn admit(
     if eight_bit_mime && !server.eight_bit_mime {
         return Err(Inadmissible::NeedsEightBitMime);
     }
-    let size = content.len() as u64;
-    match server.size_limit {
-        Some(limit) if size > limit => Err(Inadmissible::TooLarge { size, limit }),
-        _ => Ok(MailParameters { size: server.size.then_some(content.len()), eight_bit_mime, smtp_utf8 }),
+    let size = server.size.then(|| normalised_len(content));
+    match (size, server.size_limit) {
+        (Some(size), Some(limit)) if size as u64 > limit => Err(Inadmissible::TooLarge { size: size as u64, limit }),
+        _ => Ok(MailParameters { size, eight_bit_mime, smtp_utf8 }),
     }
 }
 
 /// Whether `address` stays inside its angle brackets and its line. lettre's parser sees to that; this is the last look before the
 /// wire, at whatever constructor made the address.
+///
+/// Quotation marks and backslashes mean something only in a local part that is quoted as a whole
+/// ([RFC 5321 §4.1.2](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.2)). Elsewhere servers differ about them (Postfix escapes with
+/// a backslash anywhere), and the bracket that is inside to us may be the closing one to them.
 fn is_writable(address: &str) -> bool {
-    // Most addresses hold nothing that would need a second thought.
-    if address.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\\' | b'<' | b'>')) {
-        return true;
+    let is_plain =
+        |text: &str| text.bytes().all(|byte| byte > b' ' && !matches!(byte, 0x7f | b'"' | b'\\' | b'<' | b'>'));
+    match address.strip_prefix('"') {
+        None => is_plain(address),
+        Some(quoted) => behind_quotation(quoted).is_some_and(|behind| behind.starts_with('@') && is_plain(behind)),
     }
-    let mut quoted = false;
-    let mut escaped = false;
-    let stays_inside = address.bytes().all(|byte| {
-        let was_escaped = escaped;
-        escaped = quoted && byte == b'\\' && !was_escaped;
+}
+
+/// What comes behind the mark that closes a quotation, of which `text` is the rest; `None` if it cannot stand in a command.
+fn behind_quotation(text: &str) -> Option<&str> {
+    let mut is_escaped = false;
+    for (place, byte) in text.bytes().enumerate() {
         match byte {
-            0..b' ' | 0x7f => false,
-            b'"' if !was_escaped => {
-                quoted = !quoted;
-                true
-            }
-            b'<' | b'>' | b' ' => quoted,
-            _ => true,
+            0..b' ' | 0x7f => return None,
+            b'"' if !is_escaped => return Some(&text[place + 1..]),
+            _ => is_escaped = byte == b'\\' && !is_escaped,
         }
-    });
+    }
     // A quotation without end would take the bracket behind it in.
-    stays_inside && !quoted
+    None
 }
 
 #[cfg(test)]
@@ -109,9 +113,13 @@ mod tests {
         assert_eq!(admit(&foreign, b"x", &bare), Err(Inadmissible::NeedsSmtpUtf8(Party::Recipient(1))));
         assert_eq!(
             admit(&foreign, b"\xfc", &full),
-            Ok(MailParameters { size: Some(1), eight_bit_mime: true, smtp_utf8: true })
+            Ok(MailParameters { size: Some(3), eight_bit_mime: true, smtp_utf8: true })
         );
-        assert_eq!(admit(&ascii, b"123456", &full), Err(Inadmissible::TooLarge { size: 6, limit: 5 }));
-        assert_eq!(admit(&ascii, b"12345", &full).unwrap().size, Some(5));
+        assert_eq!(admit(&ascii, b"123456\r\n", &full), Err(Inadmissible::TooLarge { size: 8, limit: 5 }));
+        assert_eq!(admit(&ascii, b"123\r\n", &full).unwrap().size, Some(5));
+        // What counts is what travels: each line with CR LF, the last one too.
+        assert_eq!(admit(&ascii, b"1\n\n", &full).unwrap().size, Some(5));
+        assert_eq!(admit(&ascii, b"1\n\n\n", &full), Err(Inadmissible::TooLarge { size: 7, limit: 5 }));
+        assert_eq!(admit(&ascii, b"1234", &full), Err(Inadmissible::TooLarge { size: 6, limit: 5 }));
     }
 }

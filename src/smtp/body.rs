@@ -1,20 +1,38 @@
-//! A message's content as it goes over the wire: line ends normalised, then dots stuffed. Does no I/O.
+//! A message's content as it goes over the wire: line ends normalised, then dots stuffed where a dot ends it. Does no I/O.
 
 /// Encodes one message's content.
 ///
 /// CR LF, LF and CR each end a line and leave as CR LF, so that no two servers can disagree about where the content ends
-/// ([RFC 5321 §2.3.8](https://www.rfc-editor.org/rfc/rfc5321#section-2.3.8); "SMTP smuggling", CVE-2023-51764). A dot at the
-/// beginning of a line is doubled ([§4.5.2](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.2)). The last line gets an end only
-/// if it lacks one ([§4.1.1.4](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.1.4)).
+/// ([RFC 5321 §2.3.8](https://www.rfc-editor.org/rfc/rfc5321#section-2.3.8); "SMTP smuggling", CVE-2023-51764). The last line gets
+/// an end only if it lacks one ([§4.1.1.4](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.1.4)). What a server stores is the same
+/// whichever way the content is framed.
 #[derive(Debug)]
 pub(crate) struct BodyEncoder<'a> {
     rest: &'a [u8],
     at_line_start: bool,
+    framing: Framing,
+}
+
+/// How the server knows where the content ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// By a dot on a line of its own, after DATA: a dot at the beginning of any other line is doubled
+    /// ([RFC 5321 §4.5.2](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.2)).
+    Dot,
+    /// By the count in front of it, after BDAT: a dot means nothing
+    /// ([RFC 3030 §2](https://www.rfc-editor.org/rfc/rfc3030#section-2)). Lines still end in CR LF, as long as BINARYMIME is not said.
+    Count,
 }
 
 impl<'a> BodyEncoder<'a> {
+    /// For content behind DATA.
     pub(crate) const fn new(content: &'a [u8]) -> Self {
-        Self { rest: content, at_line_start: true }
+        Self { rest: content, at_line_start: true, framing: Framing::Dot }
+    }
+
+    /// For content behind BDAT.
+    pub(crate) const fn counted(content: &'a [u8]) -> Self {
+        Self { framing: Framing::Count, ..Self::new(content) }
     }
 
     /// Appends content to `out` until there are `limit` bytes in it or all of the content is. Overruns by 3 bytes at most.
@@ -39,13 +57,18 @@ impl<'a> BodyEncoder<'a> {
                 }
             }
         }
-        out.extend_from_slice(if self.at_line_start { b".\r\n" } else { b"\r\n.\r\n" });
+        out.extend_from_slice(match (self.framing, self.at_line_start) {
+            (Framing::Dot, true) => b".\r\n",
+            (Framing::Dot, false) => b"\r\n.\r\n",
+            (Framing::Count, true) => b"",
+            (Framing::Count, false) => b"\r\n",
+        });
         true
     }
 
     /// Copies `text`, which comes next, as it is but for a dot at its beginning.
     fn copy(&mut self, text: &[u8], out: &mut Vec<u8>) {
-        if self.at_line_start && text.starts_with(b".") {
+        if self.at_line_start && self.framing == Framing::Dot && text.starts_with(b".") {
             out.push(b'.');
         }
         out.extend_from_slice(text);
@@ -66,6 +89,25 @@ impl<'a> BodyEncoder<'a> {
     }
 }
 
+/// How many octets of `content` travel: with its line ends normalised, without dots that are stuffed and without the end of data, as
+/// [RFC 1870 §3](https://www.rfc-editor.org/rfc/rfc1870#section-3) counts a message's size.
+pub(super) fn normalised_len(content: &[u8]) -> usize {
+    const BLOCK: usize = 240;
+    let (Some(&first), Some(&last)) = (content.first(), content.last()) else { return 0 };
+    // Of two neighbours, CR before anything but LF and LF behind anything but CR are each a line end that grows by one octet. Summed up
+    // in bytes, over blocks too short to overflow one, so that the compiler makes SIMD of it.
+    let bare = content.chunks(BLOCK).zip(content[1..].chunks(BLOCK)).fold(0, |bare, (bytes, nexts)| {
+        let pairs = bytes.iter().zip(nexts);
+        bare + usize::from(pairs.fold(0, |sum: u8, (&byte, &next)| sum + u8::from((byte == b'\r') != (next == b'\n'))))
+    });
+    let at_the_ends = match last {
+        b'\r' => 1,
+        b'\n' => 0,
+        _ => 2,
+    };
+    content.len() + bare + usize::from(first == b'\n') + at_the_ends
+}
+
 /// Whether every line end in `content` is CR LF and no line but the first begins with a dot, so that it can leave as it is.
 ///
 /// One pass without a branch, which the compiler makes SIMD of: most content is regular, and this is what lets short lines through at
@@ -82,8 +124,11 @@ fn is_regular(content: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn encode(content: &[u8], step: usize) -> Vec<u8> {
-        let mut encoder = BodyEncoder::new(content);
+    fn encode(content: &[u8], framing: Framing, step: usize) -> Vec<u8> {
+        let mut encoder = match framing {
+            Framing::Dot => BodyEncoder::new(content),
+            Framing::Count => BodyEncoder::counted(content),
+        };
         let mut wire = Vec::new();
         let mut chunk = Vec::new();
         loop {
@@ -96,8 +141,8 @@ mod tests {
         }
     }
 
-    /// The same, a byte at a time and as plainly as it can be said.
-    fn encode_naively(content: &[u8]) -> Vec<u8> {
+    /// The lines of the content, a byte at a time and as plainly as it can be said.
+    fn lines_naively(content: &[u8]) -> Vec<Vec<u8>> {
         let mut lines = vec![Vec::new()];
         let mut bytes = content.iter().peekable();
         while let Some(&byte) = bytes.next() {
@@ -114,41 +159,120 @@ mod tests {
         if lines.last().unwrap().is_empty() {
             lines.pop();
         }
+        lines
+    }
+
+    fn encode_naively(content: &[u8], framing: Framing) -> Vec<u8> {
         let mut wire = Vec::new();
-        for line in lines {
-            if line.first() == Some(&b'.') {
+        for line in lines_naively(content) {
+            if framing == Framing::Dot && line.first() == Some(&b'.') {
                 wire.push(b'.');
             }
             wire.extend(line);
             wire.extend(b"\r\n");
         }
-        wire.extend(b".\r\n");
+        if framing == Framing::Dot {
+            wire.extend(b".\r\n");
+        }
         wire
+    }
+
+    /// The octets of RFC 1870: lines with CR LF, dots as they were.
+    fn size_of(content: &[u8]) -> usize {
+        lines_naively(content).iter().map(|line| line.len() + 2).sum()
+    }
+
+    /// Bytes of which every other one matters, and the seed they came from.
+    fn random_content(seed: u64, up_to: usize) -> Vec<u8> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let alphabet =
+            *random.choice([b"\r\n.x".as_slice(), b"\r\n.\0\x0d\x0a.", b"abc.\r\n\xff\x80 \t"].iter()).unwrap();
+        let length = random.usize(..=up_to);
+        let byte = |random: &mut fastrand::Rng| {
+            if random.u8(..4) == 0 { random.u8(..) } else { *random.choice(alphabet).unwrap() }
+        };
+        (0..length).map(|_| byte(&mut random)).collect()
+    }
+
+    #[test]
+    fn any_bytes_in_any_chunks_are_lines_that_give_the_content_back() {
+        for seed in 0..4_000 {
+            let content = random_content(seed, 1_500);
+            let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
+            let mut encoder = BodyEncoder::new(&content);
+            let (mut wire, mut chunk) = (Vec::new(), Vec::new());
+            while !encoder.fill(&mut chunk, random.usize(1..200)) {
+                wire.append(&mut chunk);
+            }
+            wire.append(&mut chunk);
+            // `([^\r\n]*\r\n)*`: nothing but CR LF ends a line, and nothing else of CR or LF is there.
+            let text = wire.strip_suffix(b"\r\n").expect("ends with CR LF");
+            let lines = text.split(|&byte| byte == b'\n').collect::<Vec<_>>();
+            let (last, others) = lines.split_last().unwrap();
+            assert_eq!(*last, b".", "seed {seed}");
+            let mut unstuffed = Vec::new();
+            for line in others {
+                let line = line.strip_suffix(b"\r").unwrap_or_else(|| panic!("bare LF, seed {seed}"));
+                assert!(!line.contains(&b'\r'), "bare CR, seed {seed}");
+                assert_ne!(line, b".", "an end of data before the end, seed {seed}");
+                unstuffed.push(line.strip_prefix(b".").unwrap_or(line));
+            }
+            assert_eq!(unstuffed, lines_naively(&content), "seed {seed}");
+            assert_eq!(normalised_len(&content), size_of(&content), "seed {seed}");
+        }
+    }
+
+    /// Every string over the bytes that matter, up to six of them.
+    fn every_content() -> impl Iterator<Item = Vec<u8>> {
+        let alphabet = [b'\r', b'\n', b'.', b'x'];
+        (0..=6).flat_map(move |length| {
+            let all = 0..alphabet.len().pow(length);
+            all.map(move |number| (0..length).map(|place| alphabet[number / 4usize.pow(place) % 4]).collect())
+        })
     }
 
     #[test]
     fn the_end_of_data_stands_once_and_last() {
-        // Every string over the bytes that matter, up to six of them; each at every size of chunk.
-        let alphabet = [b'\r', b'\n', b'.', b'x'];
-        for length in 0..=6 {
-            for number in 0..alphabet.len().pow(length) {
-                let content = (0..length).map(|place| alphabet[number / 4usize.pow(place) % 4]).collect::<Vec<_>>();
-                let expected = encode_naively(&content);
-                for step in 1..=expected.len() {
-                    assert_eq!(encode(&content, step), expected, "{content:?} in chunks of {step}");
-                }
-                let framed = [b"\r\n".as_slice(), &expected].concat();
-                let ends = framed.windows(5).filter(|window| window == b"\r\n.\r\n").count();
-                assert!(ends == 1 && framed.ends_with(b"\r\n.\r\n"), "{content:?}");
+        for content in every_content() {
+            let expected = encode_naively(&content, Framing::Dot);
+            for step in 1..=expected.len() {
+                assert_eq!(encode(&content, Framing::Dot, step), expected, "{content:?} in chunks of {step}");
             }
+            assert_eq!(normalised_len(&content), size_of(&content), "{content:?}");
+            let framed = [b"\r\n".as_slice(), &expected].concat();
+            let ends = framed.windows(5).filter(|window| window == b"\r\n.\r\n").count();
+            assert!(ends == 1 && framed.ends_with(b"\r\n.\r\n"), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_does_not_depend_on_the_framing() {
+        for content in every_content() {
+            let counted = encode_naively(&content, Framing::Count);
+            for step in 1..=counted.len() + 1 {
+                assert_eq!(encode(&content, Framing::Count, step), counted, "{content:?} in chunks of {step}");
+            }
+            // What a server makes of DATA: the end taken off, and the first dot of each line (RFC 5321 §4.5.2).
+            let dotted = encode(&content, Framing::Dot, usize::MAX);
+            let dotted = dotted.strip_suffix(b".\r\n").unwrap();
+            let lines = dotted.split_inclusive(|&byte| byte == b'\n');
+            let stored: Vec<u8> = lines.flat_map(|line| line.strip_prefix(b".").unwrap_or(line).to_vec()).collect();
+            assert_eq!(stored, counted, "{content:?}");
+            assert!(counted.is_empty() || counted.ends_with(b"\r\n"), "{content:?}");
+            assert_eq!(counted.len(), normalised_len(&content), "{content:?}: what BDAT counts is what SIZE says");
         }
     }
 
     #[test]
     fn no_line_end_is_added_that_is_there() {
-        assert_eq!(encode(b"", 10), b".\r\n");
-        assert_eq!(encode(b"a", 10), b"a\r\n.\r\n");
-        assert_eq!(encode(b"a\r\n", 10), b"a\r\n.\r\n");
-        assert_eq!(encode(b".\r\n..\r\n", 10), b"..\r\n...\r\n.\r\n");
+        for (content, dotted, counted) in [
+            (&b""[..], &b".\r\n"[..], &b""[..]),
+            (b"a", b"a\r\n.\r\n", b"a\r\n"),
+            (b"a\r\n", b"a\r\n.\r\n", b"a\r\n"),
+            (b".\r\n..\r\n", b"..\r\n...\r\n.\r\n", b".\r\n..\r\n"),
+        ] {
+            assert_eq!(encode(content, Framing::Dot, 10), dotted);
+            assert_eq!(encode(content, Framing::Count, 10), counted);
+        }
     }
 }

@@ -9,6 +9,8 @@ use crate::reply::Reply;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Capabilities {
     pub(crate) pipelining: bool,
+    /// BDAT ([RFC 3030](https://www.rfc-editor.org/rfc/rfc3030)).
+    pub(crate) chunking: bool,
     /// Size of the largest message, if the server says one.
     pub(crate) size_limit: Option<u64>,
     /// Whether `SIZE=` may be said.
@@ -37,6 +39,7 @@ impl Capabilities {
         let keyword = words.next().unwrap_or_default().to_ascii_uppercase();
         match keyword.as_str() {
             "PIPELINING" => self.pipelining = true,
+            "CHUNKING" => self.chunking = true,
             "8BITMIME" => self.eight_bit_mime = true,
             "SMTPUTF8" => self.smtp_utf8 = true,
             "STARTTLS" => self.starttls = true,
@@ -88,12 +91,13 @@ mod tests {
     fn keywords_are_read_in_any_case_and_the_unknown_is_passed_over() {
         let capabilities = read(
             "250-PIPELINING is my name\r\n250-pipelining\r\n250-Size 10240000\r\n250-AUTH PLAIN SCRAM-SHA-256 login\r\n\
-             250-AUTH=LOGIN XOAUTH2\r\n250-XUNHEARD of\r\n250-LIMITS RCPTMAX=100 MAILMAX=3\r\n250 \r\n",
+             250-AUTH=LOGIN XOAUTH2\r\n250-Chunking\r\n250-XUNHEARD of\r\n250-LIMITS RCPTMAX=100 MAILMAX=3\r\n250 \r\n",
         );
         assert_eq!(
             capabilities,
             Capabilities {
                 pipelining: true,
+                chunking: true,
                 size: true,
                 size_limit: Some(10_240_000),
                 auth: vec![Mechanism::Plain, Mechanism::Login, Mechanism::Xoauth2],

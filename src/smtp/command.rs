@@ -49,6 +49,13 @@ pub(super) fn rcpt(out: &mut Vec<u8>, recipient: &Address) {
     out.extend_from_slice(b">\r\n");
 }
 
+/// The one and last chunk of a message ([RFC 3030 §2](https://www.rfc-editor.org/rfc/rfc3030#section-2)).
+pub(super) fn bdat_last(out: &mut Vec<u8>, octets: usize) {
+    out.extend_from_slice(b"BDAT ");
+    push_number(out, octets);
+    out.extend_from_slice(b" LAST\r\n");
+}
+
 fn push_number(out: &mut Vec<u8>, number: usize) {
     // Writing to a Vec cannot fail.
     let _ = std::io::Write::write_fmt(out, format_args!("{number}"));

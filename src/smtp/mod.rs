@@ -4,7 +4,7 @@
 //! - `wire` is a stream with a reply reader on one side and a command buffer on the other
 //! - `reply_reader`, `capabilities`, `body`, `command`, `admission` are pure: bytes in, meaning out
 //! - `opener` runs greeting, EHLO, STARTTLS and `auth`, and hands out a `session`
-//! - `transaction` carries one message over a session
+//! - `transaction` carries one message over a session, in one write where `single_round_trip` has nothing against it
 
 mod admission;
 mod auth;
@@ -17,6 +17,7 @@ mod opener;
 mod reply_reader;
 mod resolve;
 mod session;
+mod single_round_trip;
 mod stream;
 mod tls;
 mod transaction;

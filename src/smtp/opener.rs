@@ -21,6 +21,7 @@ use super::connect::connect;
 use super::failure::{Failure, fault_of};
 use super::resolve::{ResolveError, Resolver};
 use super::session::Session;
+use super::single_round_trip::WillingHost;
 use super::stream::{DeadlineStream, DeadlineTcp, cutter};
 use super::tls;
 use super::wire::Wire;
@@ -52,12 +53,15 @@ pub(crate) struct SessionOpener {
     timeouts: Timeouts,
     resolver: Arc<Resolver>,
     tls: OnceLock<TlsConnector>,
+    /// Set where messages are wanted in one write.
+    willing: Option<Arc<WillingHost>>,
 }
 
 impl SessionOpener {
     pub(crate) fn new(host: Host, timeouts: Timeouts, resolver: Arc<Resolver>) -> Self {
         let endpoint = Endpoint::new(&host.name, host.port);
-        Self { host, endpoint, timeouts, resolver, tls: OnceLock::new() }
+        let willing = host.single_round_trip.then(|| Arc::new(WillingHost::new(endpoint.clone())));
+        Self { host, endpoint, timeouts, resolver, tls: OnceLock::new(), willing }
     }
 
     pub(crate) const fn endpoint(&self) -> &Endpoint {
@@ -89,7 +93,7 @@ impl SessionOpener {
         };
         let mut wire = Wire::new(stream);
         match self.establish(&mut wire, connect_by, deadline) {
-            Ok(Established::Ready(capabilities)) => Ok(Session::new(wire, capabilities)),
+            Ok(Established::Ready(capabilities)) => Ok(Session::new(wire, capabilities, self.willing.as_ref())),
             Ok(Established::SwitchToTls) => self.switch_to_tls(wire, connect_by, deadline),
             Err(failure) => Err(give_up(wire, failure)),
         }
@@ -180,7 +184,7 @@ impl SessionOpener {
             Ok(capabilities)
         });
         match capabilities {
-            Ok(capabilities) => Ok(Session::new(wire, capabilities)),
+            Ok(capabilities) => Ok(Session::new(wire, capabilities, self.willing.as_ref())),
             Err(failure) => Err(give_up(wire, failure)),
         }
     }

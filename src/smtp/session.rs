@@ -1,7 +1,10 @@
 //! An open SMTP session between messages.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use crate::cancel::{CancelToken, Registration};
-use crate::clock::Deadline;
+use crate::clock::{self, Deadline};
 use crate::event::{Desync, Event, Fault, Step};
 use crate::options::KeepaliveCommand;
 use crate::stage::SendStage;
@@ -9,6 +12,7 @@ use crate::stage::SendStage;
 use super::capabilities::Capabilities;
 use super::command::{NOOP, QUIT, RSET};
 use super::failure::Failure;
+use super::single_round_trip::{SingleRoundTrip, WillingHost};
 use super::stream::{Look, cutter};
 use super::wire::Wire;
 
@@ -28,6 +32,8 @@ pub(crate) struct Session {
     /// ([RFC 5321 §4.1.4](https://www.rfc-editor.org/rfc/rfc5321#section-4.1.4)).
     pub(super) reset_owed: bool,
     pub(super) refused_in_a_row: u32,
+    /// Of a session in which a message may leave in one write.
+    pub(super) single: Option<SingleRoundTrip>,
     /// The probe that has not been answered yet.
     probe: Option<Step>,
     /// Whoever may cut the session at any time.
@@ -35,8 +41,27 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(super) const fn new(wire: Wire, capabilities: Capabilities) -> Self {
-        Self { wire, capabilities, in_step: true, reset_owed: false, refused_in_a_row: 0, probe: None, cutter: None }
+    /// A session that has just been opened; `willing` if its host's settings want messages in one write.
+    pub(super) fn new(wire: Wire, capabilities: Capabilities, willing: Option<&Arc<WillingHost>>) -> Self {
+        let is_offered = capabilities.chunking && capabilities.pipelining;
+        let willing = willing.filter(|_| is_offered);
+        Self {
+            wire,
+            capabilities,
+            in_step: true,
+            reset_owed: false,
+            refused_in_a_row: 0,
+            single: willing.map(|host| SingleRoundTrip::new(Arc::clone(host), clock::now())),
+            probe: None,
+            cutter: None,
+        }
+    }
+
+    /// Everything asked for up to `now` is answered, or will be when the session is lent again.
+    pub(super) const fn used(&mut self, now: Instant) {
+        if let Some(single) = &mut self.single {
+            single.used(now);
+        }
     }
 
     /// Keeps a registration for as long as the session lives.
@@ -149,6 +174,9 @@ impl Session {
         }
         self.in_step = true;
         self.reset_owed &= step != Step::Rset;
+        if self.single.is_some() {
+            self.used(clock::now());
+        }
         Ok(())
     }
 

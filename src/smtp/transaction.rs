@@ -2,6 +2,9 @@
 //!
 //! The stage moves before each write. Whatever ends the dialogue early, the stage then tells what the server may have seen.
 
+mod at_once;
+mod sequence;
+
 use std::time::{Duration, Instant};
 
 use lettre::address::Envelope;
@@ -20,6 +23,8 @@ use super::command::{self, DATA, DOT, MailParameters, RSET};
 use super::failure::Failure;
 use super::session::Session;
 use super::stream::Look;
+
+use self::sequence::{Command, Sequence};
 
 /// Bounds on one group of pipelined commands, so that neither side's buffers fill while nobody reads
 /// ([RFC 2920 §3.1](https://www.rfc-editor.org/rfc/rfc2920#section-3.1)).
@@ -129,39 +134,6 @@ fn carry(session: &mut Session, mail: &Mail<'_>, limits: &TimeLimits) -> Result<
     }
 }
 
-/// The commands of one envelope, in order.
-#[derive(Debug, Clone, Copy)]
-struct Sequence {
-    reset: bool,
-    recipients: usize,
-    data: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Command {
-    Rset,
-    Mail,
-    Rcpt(usize),
-    Data,
-}
-
-impl Sequence {
-    const fn len(self) -> usize {
-        self.reset as usize + 1 + self.recipients + self.data as usize
-    }
-
-    const fn at(self, index: usize) -> Command {
-        match (index, self.reset) {
-            (0, true) => Command::Rset,
-            (1, true) | (0, false) => Command::Mail,
-            (index, reset) => {
-                let recipient = index - 1 - reset as usize;
-                if recipient < self.recipients { Command::Rcpt(recipient) } else { Command::Data }
-            }
-        }
-    }
-}
-
 /// What the server said to DATA.
 #[derive(Debug)]
 enum DataAnswer {
@@ -195,8 +167,10 @@ impl Transaction<'_, '_> {
             .map_err(|inadmissible| Failure::new(Event::Inadmissible(inadmissible), self.stage))?;
         self.session.wire.set_deadline_at(limits.begins, limits.send_by);
         self.session.in_step = false;
+        if self.may_leave_at_once(limits) {
+            return self.leave_at_once(parameters, limits);
+        }
         self.stage = SendStage::EnvelopeStarted;
-
         if let Err(failure) = self.envelope(parameters) {
             // A server may refuse and hang up before it has answered the rest, with a 421 or without (Postfix says it to the command
             // behind one refusal too many): what it said first, it meant. Only nonsense casts doubt on it.
@@ -416,10 +390,7 @@ impl Transaction<'_, '_> {
             return Err(self.early_end(None));
         }
 
-        let final_reply_by = Deadline::at(now, limits.final_reply);
-        let final_reply_by = limits.caller.map_or(final_reply_by, |caller| caller.earlier(final_reply_by));
-        self.session.wire.set_deadline_at(now, final_reply_by);
-        self.stage = SendStage::DataCompleted;
+        self.commit(limits, now);
         let Err(error) = self.session.wire.send() else { return Ok(()) };
         // Part of the last write may have arrived. A refusal that stands to be read is decisive all the same: it obliges the server
         // not to deliver (RFC 5321 §4.2.5).
@@ -429,6 +400,15 @@ impl Transaction<'_, '_> {
             }
             _ => Err(Failure::transport(Step::EndOfData, error, self.stage)),
         }
+    }
+
+    /// The write that begins at `now` holds the last byte.
+    fn commit(&mut self, limits: &TimeLimits, now: Instant) {
+        let final_reply_by = Deadline::at(now, limits.final_reply);
+        let final_reply_by = limits.caller.map_or(final_reply_by, |caller| caller.earlier(final_reply_by));
+        self.session.wire.set_deadline_at(now, final_reply_by);
+        self.session.used(now);
+        self.stage = SendStage::DataCompleted;
     }
 
     /// Why the server ended the content before its last byte: what it said, if it said anything.
@@ -446,6 +426,13 @@ impl Transaction<'_, '_> {
         }
     }
 
+    /// The server has the message, and has answered everything.
+    const fn accepted_in_full(&mut self) {
+        self.stage = SendStage::ServerAccepted;
+        self.session.in_step = true;
+        self.session.refused_in_a_row = 0;
+    }
+
     /// Reads the answer to the last byte.
     fn final_reply(&mut self) -> Result<Reply, Failure> {
         let step = Step::EndOfData;
@@ -456,9 +443,8 @@ impl Transaction<'_, '_> {
             221 | 300..400 => Err(Failure::new(Event::OutOfStep(step, Desync::WrongClass(complete.code)), self.stage)),
             200..300 => {
                 // Accepted is accepted, whatever comes after it; but a session with something after it is not in step.
-                self.stage = SendStage::ServerAccepted;
+                self.accepted_in_full();
                 self.session.in_step = is_alone;
-                self.session.refused_in_a_row = 0;
                 Ok(reply)
             }
             // A refusal with another reply behind it decides nothing.
@@ -468,17 +454,6 @@ impl Transaction<'_, '_> {
                 self.back_in_step();
                 Err(Failure::refused(step, reply, self.stage))
             }
-        }
-    }
-}
-
-impl Command {
-    const fn step(self) -> Step {
-        match self {
-            Self::Rset => Step::Rset,
-            Self::Mail => Step::Mail,
-            Self::Rcpt(_) => Step::Rcpt,
-            Self::Data => Step::Data,
         }
     }
 }

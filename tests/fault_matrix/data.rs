@@ -12,7 +12,6 @@ use super::harness::{
 const LARGE: usize = 8 << 20;
 
 // F079, a body source that fails or panics, cannot be written: content is a slice (`send_raw(&Envelope, &[u8])`).
-// F101–F110, BDAT, wait for CHUNKING in the client.
 pub(crate) fn rows() -> Vec<Row> {
     // Behind DATA's 354 PIPELINING makes no difference.
     let row =

@@ -9,6 +9,7 @@
 //! | `D` | it is given up; `DQ`: and the server, which still listens, hears QUIT |
 //! | `X` | it is cut: RST, and not another byte; `XU`: the same where the server's side is gone, so that RST cannot be seen |
 
+pub(crate) mod chunking;
 pub(crate) mod crowd;
 pub(crate) mod data;
 pub(crate) mod end_of_data;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::blame::Blame;
 use crate::clock::now as dawn;
 use crate::endpoint::HostId;
+use crate::pool::Request;
 use crate::pool::slot::{Gift, RefusalReason};
 use crate::pool::state::{PoolState, Step};
 use crate::pool::tests::desk::{Desk, SECOND, taken};
@@ -351,4 +352,63 @@ fn a_host_that_takes_two_connections_is_found_out_by_eight_callers_at_once() {
     desk.deliver();
     let served = waiting.iter().filter(|slot| matches!(taken(slot), Some(Gift::Connection(..)))).count();
     assert_eq!(served, 2);
+}
+
+#[test]
+fn whoever_keeps_time_is_told_of_the_next_cooldown_too() {
+    let mut desk = Desk::new(2, vec![plan(0, 1), plan(0, 1)]);
+    desk.cool(0);
+    let records = [desk.lease(desk.request(10)), desk.lease(desk.request(10))];
+    let (errand, slot) = desk.wait(desk.request(1000));
+    desk.now = desk.state.tick(&errand, desk.now, &mut desk.fx);
+    desk.fx.nudge = None;
+    // The first cooldown ends while no place is free: now there is no time to keep.
+    assert_eq!(desk.state.tick(&errand, desk.now, &mut desk.fx), errand.request.deadline.instant());
+    // The next one begins, and is to end after the first one did.
+    desk.state.lasting_refusal(records[0].host, records[0].id, "no".into(), desk.now, &mut desk.fx);
+    assert!(desk.fx.nudge.as_ref().is_some_and(|nudged| Arc::ptr_eq(nudged, &slot)));
+    assert_eq!(desk.state.tick(&errand, desk.now, &mut desk.fx), desk.now + SECOND * 300);
+}
+
+#[test]
+fn whoever_comes_after_one_with_time_is_told_at_once_that_its_own_is_too_short() {
+    let mut limits = limits(4);
+    limits.fair_time = SECOND * 5;
+    let mut desk = Desk::with(limits, vec![plan(0, 1)]);
+    desk.cool(0);
+    let (_, patient) = desk.wait(desk.request(100));
+    // The pause ends after thirty seconds, and two are too few to say anything about the host.
+    let (_, hurried) = desk.wait(desk.request(32));
+    desk.deliver();
+    let Some(Gift::Refusal(refusal)) = taken(&hurried) else { panic!() };
+    assert!(matches!(refusal.reason, RefusalReason::Unavailable { .. }), "{refusal:?}");
+    assert!(taken(&patient).is_none());
+}
+
+#[test]
+fn an_evicted_connection_counts_for_its_host_until_it_is_closed() {
+    let mut standby = plan(10, 1);
+    standby.max_connections = Some(1);
+    let mut desk = Desk::new(2, vec![plan(0, 1), standby]);
+    let idle = desk.lease(desk.avoiding(&[0]));
+    desk.give_back(idle.clone());
+    let fresh = Request { fresh: true, ..desk.request(10) };
+    let preferred = desk.lease(fresh.clone());
+    let (_, mut grant) = desk.permit(fresh);
+    assert_eq!((preferred.host, grant.host), (HostId(0), HostId(0)));
+    assert_eq!(grant.evicted.as_ref().map(|held| held.record.id), Some(idle.id));
+    // A place is free, and the standby host still has as many connections as it may.
+    desk.vacate(&preferred);
+    let (_, slot) = desk.wait(desk.avoiding(&[0]));
+    desk.deliver();
+    assert!(taken(&slot).is_none());
+    grant.evicted = None;
+    desk.state.yielded(HostId(1), desk.now, &mut desk.fx);
+    desk.deliver();
+    let Some(Gift::Permit(next)) = taken(&slot) else { panic!() };
+    assert_eq!(next.host, HostId(1));
+    // Given back unclosed, it has a place of its own again, and is counted once.
+    desk.opened(&grant);
+    desk.state.permit_returned(next, desk.now, &mut desk.fx);
+    assert_eq!(desk.state.hosts.all.iter().map(|host| (host.yielding, host.closing)).collect::<Vec<_>>(), [(0, 0); 2]);
 }

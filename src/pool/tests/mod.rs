@@ -9,6 +9,7 @@ mod handoff;
 mod hosts;
 mod maintenance;
 mod model;
+mod other_pools;
 mod reserve;
 mod retiring;
 mod rotation;

@@ -356,3 +356,23 @@ fn the_thread_s_end_leaves_nothing_undone() {
     desk.give_back(record);
     assert_eq!(desk.fx.closings.len(), 2);
 }
+
+#[test]
+fn nobody_waits_for_the_answer_to_a_probe_while_there_is_room() {
+    let mut desk = desk(2, vec![plan(0, 1)], |limits| limits.keepalive_interval = Some(SECOND * 60));
+    let record = desk.lease(desk.request(1));
+    desk.give_back(record);
+    desk.now += SECOND * 60;
+    let mut probes = desk.tend().probes;
+    assert_eq!((probes.len(), desk.state.counts().leased), (1, 1));
+    // The server may have forgotten it: a caller that waited would wait out the probe, and open one all the same (SPEC §8:
+    // care delays nobody). So there may be two for a while, which is within the bound, and idleness ends the second one.
+    let (_, grant) = desk.permit(desk.request(10));
+    // Without room it is waited for.
+    let (_, slot) = desk.wait(desk.request(10));
+    desk.state.proved_alive(probes.remove(0), desk.now, &mut desk.fx);
+    desk.deliver();
+    assert!(matches!(taken(&slot), Some(Gift::Connection(..))));
+    assert_eq!(desk.opened(&grant).id, 2);
+    assert_eq!(desk.state.counts().total, 2);
+}

@@ -1,93 +1,199 @@
-//! The pool's own thread and its helper, as the model plays them.
+//! The pool's own thread and its helper.
 
-use std::sync::Arc;
+use std::time::Instant;
 
-use super::Model;
+use super::book::{Place, ms};
+use super::play::Play;
+use super::steps::{Connecting, Setup};
 use crate::blame::Blame;
 use crate::pool::effects::Effects;
 use crate::pool::held::Held;
-use crate::pool::slot::Gift;
+use crate::pool::slot::{Charge, Gift, Grant};
 use crate::pool::upkeep::Chores;
 use crate::stats::DiscardReason;
 
-impl Model {
-    /// What the thread and its helper do, a bit at a time.
-    pub(super) fn tend(&mut self) {
-        if let Some(held) = self.pick(self.probes.len()).map(|at| self.probes.swap_remove(at)) {
-            if self.rng.u8(..) < 200 {
-                self.with(|state, now, fx| state.proved_alive(held, now, fx));
-            } else {
-                self.gone.insert(held.record.id);
-                self.with(|state, now, fx| state.vacate(&held.record, DiscardReason::KeepaliveFailure, now, fx));
-            }
-        } else if self.is_attended {
-            let mut fx = Effects::new();
-            let Chores { probes, refill } = self.state.upkeep(self.now, &mut fx);
-            for held in &probes {
-                assert!(!self.gone.contains(&held.record.id), "I7: a connection that was given up is asked");
-            }
-            self.probes = probes;
-            assert!(!(refill && self.is_refilling), "two refills at a time");
-            self.is_refilling |= refill;
-            let is_done = self.probes.is_empty() && fx.is_empty() && !refill;
-            self.carry_out(fx);
-            if is_done && !self.state.is_shut_down {
-                // A thread that has done everything has nothing to do: it does not spin.
-                assert!(self.state.alarm().is_none_or(|at| at > self.now), "the alarm rings for what cannot be done");
-            }
-        }
-        self.fill();
-    }
+/// What the thread is at.
+#[derive(Debug)]
+pub(super) struct Thread {
+    pub(super) is_there: bool,
+    /// Whether it is awake, or will be.
+    pub(super) is_rung: bool,
+    sleeps_until: Option<Instant>,
+    /// Being asked for a sign of life.
+    pub(super) asked: Vec<Held<u64>>,
+    /// Whether the helper is at work, and what it is opening.
+    is_refilling: bool,
+    opening: Option<Grant<u64>>,
+}
 
-    /// A step of the one that opens in reserve.
-    fn fill(&mut self) {
-        if !self.is_refilling {
+impl Thread {
+    pub(super) const fn new(is_there: bool) -> Self {
+        let asked = Vec::new();
+        Self { is_there, is_rung: true, sleeps_until: None, asked, is_refilling: false, opening: None }
+    }
+}
+
+impl Play {
+    /// A turn, up to where answers have to be waited for.
+    pub(super) fn tend(&mut self) {
+        if !self.thread.is_there || !self.thread.asked.is_empty() {
             return;
         }
-        if let Some(grant) = self.reserve.take() {
-            match self.rng.u32(..10) {
-                0 => {
-                    self.with(|state, now, fx| state.permit_returned(grant, now, fx));
-                    self.end_refill(false);
-                }
-                1..4 => {
-                    let blame = self.rng.choice([Blame::Host, Blame::Capacity, Blame::Local, Blame::Nobody]).unwrap();
-                    let mut goes_on = false;
-                    self.with(|state, now, fx| {
-                        let failure = state.note_failure(&grant, blame, Arc::from("no"), now, fx);
-                        goes_on = state.refill_failed(failure, now, fx);
-                    });
-                    if !goes_on {
-                        self.end_refill(true);
-                    }
-                }
-                _ => {
-                    assert!(self.ever.insert(grant.id), "an id is used twice");
-                    let mut fx = Effects::new();
-                    let (record, is_open) = self.state.opened(&grant, None, self.now, &mut fx);
-                    let held = Held { connection: record.id, record };
-                    if is_open {
-                        self.state.pass_on(Gift::Connection(held, grant.charge), self.now, &mut fx);
-                    } else {
-                        self.state.retire(held, DiscardReason::Shutdown, self.now, &mut fx);
-                    }
-                    self.carry_out(fx);
+        self.thread.is_rung = false;
+        let mut fx = Effects::new();
+        let Chores { probes, refill } = self.state.upkeep(self.book.now, &mut fx);
+        assert!(!(refill && self.thread.is_refilling), "two refills at a time");
+        self.thread.is_refilling |= refill;
+        let is_done = probes.is_empty() && !refill && fx.is_empty();
+        let now = self.book.now;
+        let interval = self.book.setup.keepalive_interval.map(ms);
+        // What the same turn has given up, or lent, is not among them.
+        for held in &probes {
+            let it = self.book.connections.get_mut(&held.record.id).expect("I7: what is asked is there");
+            assert_eq!(it.place, Place::Idle, "I2: what is asked is idle");
+            assert!(interval.is_some_and(|interval| it.heard + interval <= now), "asked too early");
+            assert!(it.probes < 8, "asked too often");
+            it.place = Place::Asked;
+        }
+        self.tally.asked += probes.len();
+        self.thread.asked = probes;
+        self.carry_out(None, fx);
+        if !self.book.is_shut_down {
+            let silent = self
+                .book
+                .all_idle()
+                .find(|id| interval.is_some_and(|interval| self.book.connections[id].heard + interval <= now));
+            assert!(silent.is_none(), "connection {silent:?} is to be asked");
+        }
+        if is_done {
+            self.thread.sleeps_until = self.state.alarm();
+            // Else it would spin.
+            assert!(self.state.alarm().is_none_or(|at| at > now), "the alarm rings for what cannot be done");
+        } else {
+            self.thread.is_rung = true;
+        }
+    }
+
+    pub(super) fn answer(&mut self, at: usize, is_alive: bool) {
+        let held = self.thread.asked.swap_remove(at);
+        let now = self.book.now;
+        let it = self.book.connections.get_mut(&held.record.id).unwrap();
+        if is_alive && !it.is_dead {
+            it.place = Place::Idle;
+            it.heard = it.used.max(now);
+            it.probed = Some(now);
+            it.probes += 1;
+            self.change(|state, now, fx| state.proved_alive(held, now, fx));
+        } else {
+            self.book.hang_up(held.record.id);
+            self.change(|state, now, fx| state.vacate(&held.record, DiscardReason::KeepaliveFailure, now, fx));
+        }
+        // It goes on once it has all answers.
+        self.thread.is_rung |= self.thread.asked.is_empty();
+    }
+
+    /// A step of the helper that opens in reserve.
+    pub(super) fn reserve(&mut self, end: Connecting) {
+        if !self.thread.is_refilling {
+            return;
+        }
+        let Some(grant) = self.thread.opening.take() else {
+            self.thread.opening = self.state.refill(self.book.now);
+            match &self.thread.opening {
+                None => self.end_refill(true),
+                Some(grant) => {
+                    let (host, id) = (grant.host.0, grant.id);
+                    let book = &mut self.book;
+                    assert!(!book.is_shut_down && book.no_reserve_before.is_none_or(|from| from <= book.now));
+                    assert!(book.all_idle().count() < book.setup.min_idle, "more in reserve than asked for");
+                    let overtaken = book.queue.iter().find(|it| !it.is_deaf && it.deadline > book.now);
+                    assert!(overtaken.is_none(), "I6: opened in reserve while somebody waits");
+                    book.begin(id, host, None);
                 }
             }
-        } else {
-            self.reserve = self.state.refill(self.now);
-            match &self.reserve {
-                Some(_) => {
-                    let overtaken = self.waiting.iter().find(|waiting| !waiting.errand.is_late(self.now));
-                    assert!(overtaken.is_none(), "I6: opened in reserve while somebody waits");
+            return;
+        };
+        match end {
+            Connecting::Panics { .. } => {
+                self.give_permit_back(grant);
+                self.end_refill(false);
+            }
+            Connecting::Fails(blame) => {
+                let others = self.fails(&grant, blame);
+                let cools = super::health::HostBook::is_to_blame(blame, others);
+                let mut goes_on = false;
+                self.change(|state, now, fx| {
+                    let failure = state.note_failure(&grant, blame, std::sync::Arc::from("no"), now, fx);
+                    goes_on = state.refill_failed(failure, now, fx);
+                });
+                assert_eq!(goes_on, cools || blame == Blame::Host, "whether the next one would fare better");
+                if !goes_on {
+                    self.book.delay_reserve(Setup::FIRST_PAUSE);
+                    self.end_refill(true);
                 }
-                None => self.end_refill(true),
+            }
+            Connecting::Succeeds => {
+                if let Some(record) = self.opens(&grant) {
+                    self.tally.reserve += 1;
+                    self.pass_on(Gift::Connection(Held { connection: record.id, record }, Charge::default()));
+                }
             }
         }
     }
 
-    pub(super) fn end_refill(&mut self, is_over: bool) {
-        self.is_refilling = false;
-        self.with(|state, now, fx| state.refill_ended(is_over, now, fx));
+    fn end_refill(&mut self, is_over: bool) {
+        self.thread.is_refilling = false;
+        if !is_over {
+            self.book.delay_reserve(Setup::FIRST_PAUSE);
+        }
+        self.change(|state, now, fx| state.refill_ended(is_over, now, fx));
+    }
+
+    pub(super) fn end_thread(&mut self) {
+        // It panics between its turns, or while it waits for answers: what it has in hand is broken.
+        self.thread.is_there = false;
+        while let Some(held) = self.thread.asked.pop() {
+            self.book.hang_up(held.record.id);
+            self.change(|state, now, fx| state.vacate(&held.record, DiscardReason::Broken, now, fx));
+        }
+        self.change(|state, _, fx| state.dismiss_thread(fx));
+    }
+
+    pub(super) fn finish_chores(&mut self) {
+        while !self.thread.asked.is_empty() {
+            self.answer(0, true);
+        }
+        if let Some(grant) = self.thread.opening.take() {
+            self.give_permit_back(grant);
+        }
+        if self.thread.is_refilling {
+            self.end_refill(true);
+        }
+    }
+
+    /// The thread does not sleep past what is due.
+    pub(super) fn check_thread(&self) {
+        let retired = &self.state.upkeep.retired;
+        assert!(self.thread.is_there || retired.is_empty(), "left to a thread that is not there");
+        assert!(self.waiting.is_empty() || retired.is_empty(), "a place is kept from those who wait");
+        if !self.thread.is_there || self.thread.is_rung || !self.thread.asked.is_empty() {
+            return;
+        }
+        let left = (!retired.is_empty()).then_some(self.book.now);
+        let dues = [left, self.book.care_due(), self.reserve_due()];
+        if let Some(due) = dues.into_iter().flatten().min().map(|due| due.max(self.book.latest)) {
+            assert!(self.thread.sleeps_until.is_some_and(|at| at <= due), "the thread oversleeps {due:?}");
+        }
+    }
+
+    fn reserve_due(&self) -> Option<Instant> {
+        let book = &self.book;
+        let is_asked_for = book.all_idle().count() < book.setup.min_idle
+            && book.queue.is_empty()
+            && book.standing_in_all() < book.setup.max_size;
+        if self.thread.is_refilling || book.is_shut_down || !is_asked_for {
+            return None;
+        }
+        book.reserve_due()
     }
 }
