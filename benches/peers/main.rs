@@ -39,12 +39,14 @@ mod cancel;
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod clock;
 #[path = "../../src/pool/cooldown.rs"]
+#[allow(clippy::duplicate_mod, reason = "the pool keeps its own to itself; the fleet has no pool")]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod cooldown;
 #[path = "../../src/endpoint.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod endpoint;
 #[path = "../../src/pool/mod.rs"]
+#[allow(clippy::duplicate_mod, reason = "see cooldown")]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod pool;
 #[path = "../../src/stats.rs"]

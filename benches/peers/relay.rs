@@ -71,12 +71,14 @@ fn carry(client: &TcpStream, port: u16, round_trip: Duration, turns: &AtomicUsiz
     }
     let server_spoke = AtomicBool::new(true);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            delayed(client, &server, round_trip / 2, || {
-                if server_spoke.swap(false, Ordering::SeqCst) {
-                    turns.fetch_add(1, Ordering::SeqCst);
-                }
-            })
+        let note_turn = || {
+            if server_spoke.swap(false, Ordering::SeqCst) {
+                turns.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        scope.spawn({
+            let server = &server;
+            move || delayed(client, server, round_trip / 2, note_turn)
         });
         // A client answers what it has read, which is later than this: no turn is counted twice.
         delayed(&server, client, round_trip / 2, || server_spoke.store(true, Ordering::SeqCst));

@@ -1,4 +1,4 @@
-//! Ports: connections made, and sockets left in TIME_WAIT, by many sends.
+//! Ports: connections made, and sockets left in `TIME_WAIT`, by many sends.
 
 use std::fs;
 
@@ -69,7 +69,7 @@ fn naive(sink: &Sink, sends: usize, rows: &mut Vec<Row>) {
     rows.push(Row::shown(what, "", Spread::exactly(as_f64(growth) / as_f64(sends))));
 }
 
-/// Sockets in TIME_WAIT with `port` at either end: whoever closes first has it.
+/// Sockets in `TIME_WAIT` with `port` at either end: whoever closes first has it.
 fn waiting_sockets(port: u16) -> Option<usize> {
     const TIME_WAIT: &str = "06";
     let table = fs::read_to_string("/proc/net/tcp").ok()?;
