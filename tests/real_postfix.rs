@@ -17,6 +17,7 @@
 #[path = "common/header_gate.rs"]
 mod header_gate;
 #[path = "common/postfix.rs"]
+#[allow(dead_code, reason = "each test file uses its own part")]
 mod postfix;
 #[path = "real_postfix/smuggling.rs"]
 mod smuggling;

@@ -1,10 +1,8 @@
 //! From a host to an open session: look-up, TCP, TLS, greeting, EHLO, STARTTLS, AUTH.
 
 use std::net::TcpStream;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
-
-use native_tls::TlsConnector;
 
 use crate::cancel::CancelToken;
 use crate::clock::Deadline;
@@ -23,7 +21,7 @@ use super::resolve::{ResolveError, Resolver};
 use super::session::Session;
 use super::single_round_trip::WillingHost;
 use super::stream::{DeadlineStream, DeadlineTcp, cutter};
-use super::tls;
+use super::tls::{self, LazyConnector};
 use super::wire::Wire;
 
 /// The bounds on opening a session.
@@ -52,7 +50,7 @@ pub(crate) struct SessionOpener {
     endpoint: Endpoint,
     timeouts: Timeouts,
     resolver: Arc<Resolver>,
-    tls: OnceLock<TlsConnector>,
+    tls: LazyConnector,
     /// Set where messages are wanted in one write.
     willing: Option<Arc<WillingHost>>,
 }
@@ -61,7 +59,8 @@ impl SessionOpener {
     pub(crate) fn new(host: Host, timeouts: Timeouts, resolver: Arc<Resolver>) -> Self {
         let endpoint = Endpoint::new(&host.name, host.port);
         let willing = host.single_round_trip.then(|| Arc::new(WillingHost::new(endpoint.clone())));
-        Self { host, endpoint, timeouts, resolver, tls: OnceLock::new(), willing }
+        let tls = LazyConnector::new(host.clone());
+        Self { host, endpoint, timeouts, resolver, tls, willing }
     }
 
     pub(crate) const fn endpoint(&self) -> &Endpoint {
@@ -72,6 +71,10 @@ impl SessionOpener {
     /// session for as long as it lives.
     pub(crate) fn open(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<Session, Failure> {
         let connect_by = deadline.earlier(Deadline::after(self.timeouts.connect));
+        if self.host.security != Security::Plain {
+            // Before there is a server that waits for it.
+            self.tls.get(connect_by, cancel)?;
+        }
         let socket = Arc::new(self.connect(connect_by, cancel)?);
         let mut cutters = cancel.iter().map(|token| token.on_cancel(cutter(&socket))).collect::<Vec<_>>();
         let mut session = self.start(DeadlineTcp::new(socket, connect_by), connect_by, deadline)?;
@@ -85,10 +88,16 @@ impl SessionOpener {
         Ok(session)
     }
 
+    /// Opens a session over a socket that is connected already, to whatever.
+    #[cfg(fuzzing)]
+    pub(crate) fn open_over(&self, socket: TcpStream, deadline: Deadline) -> Result<Session, Failure> {
+        self.start(DeadlineTcp::new(Arc::new(socket), deadline), deadline, deadline)
+    }
+
     /// From a TCP connection to a session.
     fn start(&self, tcp: DeadlineTcp, connect_by: Deadline, deadline: Deadline) -> Result<Session, Failure> {
         let stream = match self.host.security {
-            Security::ImplicitTls => tls::handshake(self.tls()?, &self.host.name, tcp)?,
+            Security::ImplicitTls => tls::handshake(self.tls.get(connect_by, &[])?, &self.host.name, tcp)?,
             _ => DeadlineStream::Plain(tcp),
         };
         let mut wire = Wire::new(stream);
@@ -109,15 +118,6 @@ impl SessionOpener {
             let stage = if stood { SendStage::Connected } else { SendStage::BeforeConnect };
             Failure::transport(Step::Connect, error, stage)
         })
-    }
-
-    fn tls(&self) -> Result<&TlsConnector, Failure> {
-        if let Some(connector) = self.tls.get() {
-            return Ok(connector);
-        }
-        // Two threads may both make one; the first stays.
-        let connector = tls::connector_for(&self.host).map_err(tls::failure)?;
-        Ok(self.tls.get_or_init(|| connector))
     }
 
     /// Greeting and EHLO, and then AUTH unless STARTTLS comes first.
@@ -177,7 +177,7 @@ impl SessionOpener {
         let DeadlineStream::Plain(tcp) = wire.into_stream() else {
             return Err(Failure::new(Event::Transport(Step::TlsHandshake, Fault::Broken), SendStage::Connected));
         };
-        let mut wire = Wire::new(tls::handshake(self.tls()?, &self.host.name, tcp)?);
+        let mut wire = Wire::new(tls::handshake(self.tls.get(connect_by, &[])?, &self.host.name, tcp)?);
         wire.set_deadline(connect_by);
         let capabilities = self.hello(&mut wire).and_then(|capabilities| {
             self.authenticate(&mut wire, &capabilities, deadline)?;
