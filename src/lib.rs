@@ -83,6 +83,8 @@ mod error;
 mod event;
 mod recipient;
 mod reply;
+#[cfg(simulation)]
+mod simulation;
 mod stage;
 mod stats;
 mod sync;

@@ -1,6 +1,5 @@
 //! From a host to an open session: look-up, TCP, TLS, greeting, EHLO, STARTTLS, AUTH.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::failure::{Failure, fault_of};
 use super::resolve::{ResolveError, Resolver};
 use super::session::Session;
 use super::single_round_trip::WillingHost;
+use super::socket::Socket;
 use super::stream::{DeadlineStream, DeadlineTcp, cutter};
 use super::tls::{self, LazyConnector};
 use super::wire::Wire;
@@ -90,7 +90,7 @@ impl SessionOpener {
 
     /// Opens a session over a socket that is connected already, to whatever.
     #[cfg(fuzzing)]
-    pub(crate) fn open_over(&self, socket: TcpStream, deadline: Deadline) -> Result<Session, Failure> {
+    pub(crate) fn open_over(&self, socket: Socket, deadline: Deadline) -> Result<Session, Failure> {
         self.start(DeadlineTcp::new(Arc::new(socket), deadline), deadline, deadline)
     }
 
@@ -108,7 +108,7 @@ impl SessionOpener {
         }
     }
 
-    fn connect(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<TcpStream, Failure> {
+    fn connect(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<Socket, Failure> {
         let Host { name, port, local_address, .. } = &self.host;
         let name = name.trim_end_matches('.');
         let addresses = self.resolver.resolve(name, *port, deadline, cancel).map_err(resolve_failure)?;
@@ -122,7 +122,7 @@ impl SessionOpener {
 
     /// Greeting and EHLO, and then AUTH unless STARTTLS comes first.
     fn establish(&self, wire: &mut Wire, connect_by: Deadline, deadline: Deadline) -> Result<Established, Failure> {
-        expect(wire, Step::Greeting, 220)?;
+        expect(wire, Step::Greeting, |code| code == 220)?;
         let capabilities = self.hello(wire)?;
         let wants_tls = match self.host.security {
             Security::StartTls if !capabilities.starttls => {
@@ -149,7 +149,9 @@ impl SessionOpener {
             }
         }
         wire.out.extend_from_slice(b"\r\n");
-        let reply = command(wire, Step::Ehlo, 250)?;
+        // 250 is the code of RFC 5321, and the first digit of another one says the same; but 220 is a greeting once more, so that
+        // the answer to EHLO is still to come.
+        let reply = command(wire, Step::Ehlo, |code| matches!(code, 200..300) && code != 220)?;
         Ok(Capabilities::from_ehlo(&reply))
     }
 
@@ -157,7 +159,7 @@ impl SessionOpener {
     fn start_tls(&self, wire: &mut Wire, deadline: Deadline) -> Result<bool, Failure> {
         wire.set_deadline(deadline);
         wire.out.extend_from_slice(STARTTLS);
-        match command(wire, Step::StartTls, 220) {
+        match command(wire, Step::StartTls, |code| code == 220) {
             Ok(_) => Ok(true),
             Err(Failure { event: Event::Reply(_, 400..), .. })
                 if self.host.security == Security::OpportunisticStartTls && !wire.has_leftover() =>
@@ -205,22 +207,23 @@ enum Established {
     SwitchToTls,
 }
 
-/// Sends what is in the buffer and expects `code`.
-fn command(wire: &mut Wire, step: Step, code: u16) -> Result<Reply, Failure> {
+/// Sends what is in the buffer and expects a reply that is `good`.
+fn command(wire: &mut Wire, step: Step, good: fn(u16) -> bool) -> Result<Reply, Failure> {
     wire.send().map_err(|error| Failure::transport(step, error, SendStage::Connected))?;
-    expect(wire, step, code)
+    expect(wire, step, good)
 }
 
-/// Reads one reply, which must have `code` and nothing behind it: nothing was sent that would have a reply.
-fn expect(wire: &mut Wire, step: Step, code: u16) -> Result<Reply, Failure> {
+/// Reads one reply, whose code must be `good` and which must have nothing behind it: nothing was sent that would have a reply.
+fn expect(wire: &mut Wire, step: Step, good: fn(u16) -> bool) -> Result<Reply, Failure> {
     let stage = SendStage::Connected;
     let complete = wire.read().map_err(|error| Failure::wire(step, error, stage))?;
     match complete.code {
-        read if read == code && wire.has_leftover() => {
+        // 221 says that the server closes, whatever it was asked.
+        221 | 400.. => Err(Failure::refused(step, wire.to_reply(complete), stage)),
+        read if good(read) && wire.has_leftover() => {
             Err(Failure::new(Event::OutOfStep(step, Desync::Unsolicited), stage))
         }
-        read if read == code => Ok(wire.to_reply(complete)),
-        221 | 400.. => Err(Failure::refused(step, wire.to_reply(complete), stage)),
+        read if good(read) => Ok(wire.to_reply(complete)),
         read => Err(Failure::new(Event::OutOfStep(step, Desync::WrongClass(read)), stage)),
     }
 }

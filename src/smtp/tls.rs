@@ -15,11 +15,12 @@ use crate::options::{Host, parse_certificate};
 use crate::stage::SendStage;
 use crate::sync::Mutex;
 
-use super::failure::{Failure, fault_of};
+use super::failure::{Failure, fault_of, no_descriptor};
 use super::stream::{DeadlineStream, DeadlineTcp};
 
 type Make = dyn Fn() -> native_tls::Result<TlsConnector> + Send + Sync;
-type Answer = Result<(), Arc<native_tls::Error>>;
+type Unmade = (Fault, Arc<dyn std::error::Error + Send + Sync>);
+type Answer = Result<(), Unmade>;
 
 /// The connector of one host, made when it is first needed, and kept.
 ///
@@ -63,7 +64,7 @@ impl LazyConnector {
                 let error = io::Error::new(io::ErrorKind::NotConnected, "cancelled");
                 Failure::transport(Step::Connect, error, SendStage::BeforeConnect)
             }),
-            Ok(Err(error)) => Err(failure_of(fault_of_tls(&error), error, SendStage::BeforeConnect)),
+            Ok(Err((fault, error))) => Err(failure_of(fault, error, SendStage::BeforeConnect)),
             Err(_) => Err(Failure::new(Event::TooLate, SendStage::BeforeConnect)),
         }
     }
@@ -101,10 +102,19 @@ impl LazyConnector {
 impl Shared {
     fn run(&self) {
         let mut answering = Answering { shared: self, answer: Ok(()) };
-        answering.answer = (self.make)().map_err(Arc::new).map(|connector| {
-            // Only this thread sets it: another is started once this one has taken the list out, and finds it set.
-            let _ = self.made.set(connector);
-        });
+        answering.answer = self.try_to_make();
+    }
+
+    fn try_to_make(&self) -> Answer {
+        let short_before = no_descriptor();
+        let connector = (self.make)().map_err(|error| -> Unmade { (fault_of_tls(&error), Arc::new(error)) })?;
+        // The TLS library goes on without the system's roots when it cannot open them. One that trusts nobody must not be kept.
+        if let Some(error) = short_before.or_else(no_descriptor) {
+            return Err((Fault::LocalShortage, Arc::new(error)));
+        }
+        // Only this thread sets it: another is started once this one has taken the list out, and finds it set.
+        let _ = self.made.set(connector);
+        Ok(())
     }
 }
 
