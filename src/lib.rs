@@ -101,6 +101,9 @@ mod smtp;
 mod report;
 
 // Doors: what users call.
+#[cfg(all(fuzzing, feature = "r2d2"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "r2d2")]
 mod manager;
 mod sender;

@@ -13,7 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::error::SendError;
 use crate::options::{Host, KeepaliveCommand, OptionsError, PoolOptions, SendOptions, validate};
 use crate::report::{HeldSession, Limit, Met, Receipt, SendSettings, judge, send_error};
-use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
+use crate::smtp::{Failure, Resolver, Session, SessionOpener, Timeouts};
 
 /// How long a server may take to show that it is alive.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,15 +74,14 @@ impl SmtpConnectionManager {
         let opener = SessionOpener::new(host, timeouts, Arc::new(Resolver::system(1)));
         Ok(Self { opener, timeouts, settings, opened: AtomicU64::new(0) })
     }
-}
 
-impl r2d2::ManageConnection for SmtpConnectionManager {
-    type Connection = SmtpConnection;
-    type Error = SendError;
+    /// When a connection that is opened now must be ready.
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.timeouts.connect + self.timeouts.auth)
+    }
 
-    fn connect(&self) -> Result<SmtpConnection, SendError> {
-        let deadline = Deadline::after(self.timeouts.connect + self.timeouts.auth);
-        let session = self.opener.open(deadline, &[]).map_err(|failure| {
+    fn connection(&self, opened: Result<Session, Failure>) -> Result<SmtpConnection, SendError> {
+        let session = opened.map_err(|failure| {
             let limit = Limit::of_opening(failure.event.step(), self.timeouts);
             let judged = judge(failure, Met::default(), self.settings.boundary, limit);
             send_error(judged, self.opener.endpoint().clone(), Vec::new())
@@ -94,6 +93,21 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
             messages: 0,
             settings: self.settings,
         })
+    }
+
+    /// As `connect`, over a socket that is connected already, to whatever.
+    #[cfg(fuzzing)]
+    pub(crate) fn connect_over(&self, socket: std::net::TcpStream) -> Result<SmtpConnection, SendError> {
+        self.connection(self.opener.open_over(socket, self.deadline()))
+    }
+}
+
+impl r2d2::ManageConnection for SmtpConnectionManager {
+    type Connection = SmtpConnection;
+    type Error = SendError;
+
+    fn connect(&self) -> Result<SmtpConnection, SendError> {
+        self.connection(self.opener.open(self.deadline(), &[]))
     }
 
     /// Asks with RSET; only 250 is a sign of life.

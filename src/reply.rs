@@ -107,7 +107,7 @@ pub(crate) fn write_printable(f: &mut impl fmt::Write, text: &[u8], limit: usize
 }
 
 /// Whether a terminal shows `character` as a plain glyph: no C0 or C1 control, no change of writing direction, no line break.
-fn is_harmless(character: char) -> bool {
+pub(crate) fn is_harmless(character: char) -> bool {
     !character.is_control()
         && !matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -73,6 +73,7 @@ fn a_send_in_the_steady_state_allocates_little() {
         );
         assert_eq!(server.snapshot().reached(Stage::Bdat) > 0, at_once);
         assert!(heap.count_total <= LIMIT * SENDS, "{security:?}: {heap:?}");
-        assert_eq!(heap.count_current, 0, "{security:?}: something is kept for each send: {heap:?}");
+        // A lock makes room for those who wait, once, when somebody first does.
+        assert!(heap.count_current < 10, "{security:?}: something is kept for each send: {heap:?}");
     }
 }

@@ -1,7 +1,12 @@
 //! The manual.
 //!
 //! - [`delivery_guarantees`]: what each outcome of a send means, why, and what to do about it
+//! - [`how_it_is_tested`]: where each claim is put to the test, by which command, and who is the judge
 
 pub mod delivery_guarantees {
     #![doc = include_str!("delivery_guarantees.md")]
+}
+
+pub mod how_it_is_tested {
+    #![doc = include_str!("how_it_is_tested.md")]
 }

@@ -1,5 +1,7 @@
 //! The one error of `build()`.
 
+use crate::reply::is_harmless;
+
 /// An option with a value that cannot be used.
 ///
 /// `build()` reports the first one it meets; nothing is clamped and nothing panics.
@@ -13,7 +15,12 @@ pub struct OptionsError {
 
 impl OptionsError {
     pub(crate) fn new(option: impl Into<String>, value: impl Into<String>, rule: impl Into<String>) -> Self {
-        Self { option: option.into(), value: value.into(), rule: rule.into() }
+        // It comes from outside, perhaps percent-decoded from a URL, and the text of an error ends in a log.
+        let mut value = value.into();
+        if !value.chars().all(is_harmless) {
+            value = value.escape_debug().to_string();
+        }
+        Self { option: option.into(), value, rule: rule.into() }
     }
 
     /// The option's name, as its setter is called: `max_size`, `hosts[1].weight`.
@@ -22,7 +29,7 @@ impl OptionsError {
         &self.option
     }
 
-    /// The value that was given; never a secret.
+    /// The value that was given, control characters escaped; never a secret.
     #[must_use]
     pub fn value(&self) -> &str {
         &self.value

@@ -195,4 +195,30 @@ mod tests {
             assert!(!error.to_string().contains("canary"), "{error}");
         }
     }
+    #[test]
+    fn an_error_about_a_url_can_be_logged_and_no_text_is_read_two_ways() {
+        for (url, value) in [
+            ("smtp://a.example?%1b[31m=1", "?\\u{1b}[31m="),
+            ("smtp://a.example?a%0d%0ab=1", "?a\\r\\nb="),
+            ("smtp://a.example?%e2%80%aekey=1", "?\\u{202e}key="),
+            ("smtp://a.example?weight=%1b", "\"\\u{1b}\""),
+        ] {
+            assert_eq!(url.parse::<Host>().unwrap_err().value(), value, "{url}");
+        }
+        // What a lenient reader might take for another host, or for a name with more in it.
+        for url in ["smtp://[::1", "smtp://a b", "smtp:a@b", "smtp:///a", "smtp://a#@b", "smtp://a/@b", "smtp://a?@b"] {
+            let host = url.parse::<Host>();
+            assert!(host.is_err(), "{url}: {host:?}");
+        }
+        assert_eq!(
+            "smtp://a%0d%0ab".parse::<Host>().unwrap(),
+            Host::starttls("a%0d%0ab"),
+            "nothing is decoded in a name"
+        );
+        assert_eq!(
+            "smtp://a\tb\n.example".parse::<Host>().unwrap(),
+            Host::starttls("ab.example"),
+            "as URLs are read everywhere"
+        );
+    }
 }

@@ -1,5 +1,7 @@
 //! What a server offers in its reply to EHLO.
 
+use std::str::FromStr;
+
 use lettre::transport::smtp::authentication::Mechanism;
 
 use crate::reply::Reply;
@@ -46,13 +48,13 @@ impl Capabilities {
             "SIZE" => {
                 self.size = true;
                 // 0 means no fixed limit (RFC 1870 §4); a number that no message can reach means as much.
-                self.size_limit = words.next().and_then(|word| word.parse().ok()).filter(|&limit| limit > 0);
+                self.size_limit = words.next().and_then(number).filter(|&limit| limit > 0);
             }
             "AUTH" => words.for_each(|word| self.take_mechanism(word)),
             "LIMITS" => {
                 for limit in words {
                     if let Some(("MAILMAX", value)) = limit.split_once('=') {
-                        self.mail_max = value.parse().ok().filter(|&limit| limit > 0);
+                        self.mail_max = number(value).filter(|&limit| limit > 0);
                     }
                 }
             }
@@ -77,6 +79,11 @@ impl Capabilities {
             self.auth.push(mechanism);
         }
     }
+}
+
+/// Digits and nothing else: Rust's own reading would take a sign in front.
+fn number<T: FromStr>(word: &str) -> Option<T> {
+    if word.bytes().all(|byte| byte.is_ascii_digit()) { word.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -115,6 +122,13 @@ mod tests {
             ("SIZE 0", None),
             ("SIZE 99999999999999999999", None),
             ("SIZE -1", None),
+            ("SIZE +5", None),
+            ("SIZE 5\u{665}", None),
+            ("SIZE 0x10", None),
+            ("SIZE 00000000000000000000000000007", Some(7)),
+            ("SIZE 18446744073709551615", Some(u64::MAX)),
+            ("SIZE 18446744073709551616", None),
+            ("SIZE\t\x0c9 10", Some(9)),
             ("SIZE many", None),
             ("SIZE 1", Some(1)),
         ] {
@@ -122,6 +136,34 @@ mod tests {
             assert!(capabilities.size, "{line}");
             assert_eq!(capabilities.size_limit, limit, "{line}");
         }
-        assert_eq!(read("250-x\r\n250 LIMITS MAILMAX=0 MAILMAX\r\n").mail_max, None);
+        for (limits, mail_max) in [
+            ("MAILMAX=0 MAILMAX", None),
+            ("MAILMAX=+5", None),
+            ("MAILMAX=4294967296", None),
+            ("MAILMAX=1 MAILMAX=2", Some(2)),
+        ] {
+            assert_eq!(read(&format!("250-x\r\n250 LIMITS {limits}\r\n")).mail_max, mail_max, "{limits}");
+        }
+        let said_twice = read("250-x\r\n250-SIZE 5\r\n250 size\r\n");
+        assert_eq!((said_twice.size, said_twice.size_limit), (true, None), "the last word counts");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_offer_nothing_by_accident() {
+        for line in [
+            "\0PIPELINING",
+            "PIPELINING\0",
+            "\u{a0}PIPELINING",
+            "PIPELININ\u{130}",
+            "AUTH=",
+            "AUTH",
+            "=PLAIN",
+            "X PIPELINING",
+        ] {
+            assert_eq!(read(&format!("250-x\r\n250 {line}\r\n")), Capabilities::default(), "{line:?}");
+        }
+        let broken =
+            Capabilities::from_ehlo(&Reply::from_wire(250, b"250-x\r\n250-\xff\r\n250-\r\n250 SIZE\xff 5\r\n"));
+        assert_eq!(broken, Capabilities::default());
     }
 }

@@ -33,3 +33,5 @@ pub(crate) use self::opener::{SessionOpener, Timeouts};
 pub(crate) use self::resolve::Resolver;
 pub(crate) use self::session::Session;
 pub(crate) use self::transaction::{Accepted, Mail, Refused, TimeLimits, transact};
+#[cfg(fuzzing)]
+pub(crate) use self::{body::BodyEncoder, capabilities::Capabilities, reply_reader::ReplyReader};

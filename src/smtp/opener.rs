@@ -1,9 +1,7 @@
 //! From a host to an open session: look-up, TCP, TLS, greeting, EHLO, STARTTLS, AUTH.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
-
-use native_tls::TlsConnector;
 
 use crate::cancel::CancelToken;
 use crate::clock::Deadline;
@@ -23,7 +21,7 @@ use super::session::Session;
 use super::single_round_trip::WillingHost;
 use super::socket::Socket;
 use super::stream::{DeadlineStream, DeadlineTcp, cutter};
-use super::tls;
+use super::tls::{self, LazyConnector};
 use super::wire::Wire;
 
 /// The bounds on opening a session.
@@ -52,7 +50,7 @@ pub(crate) struct SessionOpener {
     endpoint: Endpoint,
     timeouts: Timeouts,
     resolver: Arc<Resolver>,
-    tls: OnceLock<TlsConnector>,
+    tls: LazyConnector,
     /// Set where messages are wanted in one write.
     willing: Option<Arc<WillingHost>>,
 }
@@ -61,7 +59,8 @@ impl SessionOpener {
     pub(crate) fn new(host: Host, timeouts: Timeouts, resolver: Arc<Resolver>) -> Self {
         let endpoint = Endpoint::new(&host.name, host.port);
         let willing = host.single_round_trip.then(|| Arc::new(WillingHost::new(endpoint.clone())));
-        Self { host, endpoint, timeouts, resolver, tls: OnceLock::new(), willing }
+        let tls = LazyConnector::new(host.clone());
+        Self { host, endpoint, timeouts, resolver, tls, willing }
     }
 
     pub(crate) const fn endpoint(&self) -> &Endpoint {
@@ -72,6 +71,10 @@ impl SessionOpener {
     /// session for as long as it lives.
     pub(crate) fn open(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<Session, Failure> {
         let connect_by = deadline.earlier(Deadline::after(self.timeouts.connect));
+        if self.host.security != Security::Plain {
+            // Before there is a server that waits for it.
+            self.tls.get(connect_by, cancel)?;
+        }
         let socket = Arc::new(self.connect(connect_by, cancel)?);
         let mut cutters = cancel.iter().map(|token| token.on_cancel(cutter(&socket))).collect::<Vec<_>>();
         let mut session = self.start(DeadlineTcp::new(socket, connect_by), connect_by, deadline)?;
@@ -85,10 +88,16 @@ impl SessionOpener {
         Ok(session)
     }
 
+    /// Opens a session over a socket that is connected already, to whatever.
+    #[cfg(fuzzing)]
+    pub(crate) fn open_over(&self, socket: TcpStream, deadline: Deadline) -> Result<Session, Failure> {
+        self.start(DeadlineTcp::new(Arc::new(socket), deadline), deadline, deadline)
+    }
+
     /// From a TCP connection to a session.
     fn start(&self, tcp: DeadlineTcp, connect_by: Deadline, deadline: Deadline) -> Result<Session, Failure> {
         let stream = match self.host.security {
-            Security::ImplicitTls => tls::handshake(self.tls()?, &self.host.name, tcp)?,
+            Security::ImplicitTls => tls::handshake(self.tls.get(connect_by, &[])?, &self.host.name, tcp)?,
             _ => DeadlineStream::Plain(tcp),
         };
         let mut wire = Wire::new(stream);
@@ -111,18 +120,9 @@ impl SessionOpener {
         })
     }
 
-    fn tls(&self) -> Result<&TlsConnector, Failure> {
-        if let Some(connector) = self.tls.get() {
-            return Ok(connector);
-        }
-        // Two threads may both make one; the first stays.
-        let connector = tls::connector_for(&self.host).map_err(tls::failure)?;
-        Ok(self.tls.get_or_init(|| connector))
-    }
-
     /// Greeting and EHLO, and then AUTH unless STARTTLS comes first.
     fn establish(&self, wire: &mut Wire, connect_by: Deadline, deadline: Deadline) -> Result<Established, Failure> {
-        expect(wire, Step::Greeting, 220)?;
+        expect(wire, Step::Greeting, |code| code == 220)?;
         let capabilities = self.hello(wire)?;
         let wants_tls = match self.host.security {
             Security::StartTls if !capabilities.starttls => {
@@ -149,7 +149,9 @@ impl SessionOpener {
             }
         }
         wire.out.extend_from_slice(b"\r\n");
-        let reply = command(wire, Step::Ehlo, 250)?;
+        // 250 is the code of RFC 5321, and the first digit of another one says the same; but 220 is a greeting once more, so that
+        // the answer to EHLO is still to come.
+        let reply = command(wire, Step::Ehlo, |code| matches!(code, 200..300) && code != 220)?;
         Ok(Capabilities::from_ehlo(&reply))
     }
 
@@ -157,7 +159,7 @@ impl SessionOpener {
     fn start_tls(&self, wire: &mut Wire, deadline: Deadline) -> Result<bool, Failure> {
         wire.set_deadline(deadline);
         wire.out.extend_from_slice(STARTTLS);
-        match command(wire, Step::StartTls, 220) {
+        match command(wire, Step::StartTls, |code| code == 220) {
             Ok(_) => Ok(true),
             Err(Failure { event: Event::Reply(_, 400..), .. })
                 if self.host.security == Security::OpportunisticStartTls && !wire.has_leftover() =>
@@ -177,7 +179,7 @@ impl SessionOpener {
         let DeadlineStream::Plain(tcp) = wire.into_stream() else {
             return Err(Failure::new(Event::Transport(Step::TlsHandshake, Fault::Broken), SendStage::Connected));
         };
-        let mut wire = Wire::new(tls::handshake(self.tls()?, &self.host.name, tcp)?);
+        let mut wire = Wire::new(tls::handshake(self.tls.get(connect_by, &[])?, &self.host.name, tcp)?);
         wire.set_deadline(connect_by);
         let capabilities = self.hello(&mut wire).and_then(|capabilities| {
             self.authenticate(&mut wire, &capabilities, deadline)?;
@@ -205,22 +207,23 @@ enum Established {
     SwitchToTls,
 }
 
-/// Sends what is in the buffer and expects `code`.
-fn command(wire: &mut Wire, step: Step, code: u16) -> Result<Reply, Failure> {
+/// Sends what is in the buffer and expects a reply that is `good`.
+fn command(wire: &mut Wire, step: Step, good: fn(u16) -> bool) -> Result<Reply, Failure> {
     wire.send().map_err(|error| Failure::transport(step, error, SendStage::Connected))?;
-    expect(wire, step, code)
+    expect(wire, step, good)
 }
 
-/// Reads one reply, which must have `code` and nothing behind it: nothing was sent that would have a reply.
-fn expect(wire: &mut Wire, step: Step, code: u16) -> Result<Reply, Failure> {
+/// Reads one reply, whose code must be `good` and which must have nothing behind it: nothing was sent that would have a reply.
+fn expect(wire: &mut Wire, step: Step, good: fn(u16) -> bool) -> Result<Reply, Failure> {
     let stage = SendStage::Connected;
     let complete = wire.read().map_err(|error| Failure::wire(step, error, stage))?;
     match complete.code {
-        read if read == code && wire.has_leftover() => {
+        // 221 says that the server closes, whatever it was asked.
+        221 | 400.. => Err(Failure::refused(step, wire.to_reply(complete), stage)),
+        read if good(read) && wire.has_leftover() => {
             Err(Failure::new(Event::OutOfStep(step, Desync::Unsolicited), stage))
         }
-        read if read == code => Ok(wire.to_reply(complete)),
-        221 | 400.. => Err(Failure::refused(step, wire.to_reply(complete), stage)),
+        read if good(read) => Ok(wire.to_reply(complete)),
         read => Err(Failure::new(Event::OutOfStep(step, Desync::WrongClass(read)), stage)),
     }
 }

@@ -13,15 +13,15 @@ const MAX_LINES: usize = 256;
 
 /// A complete reply in the reader's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Complete {
-    pub(super) code: u16,
+pub(crate) struct Complete {
+    pub(crate) code: u16,
     start: usize,
     end: usize,
 }
 
 /// Collects what arrives until it is a reply.
 #[derive(Debug, Default)]
-pub(super) struct ReplyReader {
+pub(crate) struct ReplyReader {
     buffer: Vec<u8>,
     /// Where the current reply begins.
     start: usize,
@@ -37,7 +37,7 @@ pub(super) struct ReplyReader {
 
 impl ReplyReader {
     /// Room for more; what is put there is announced by [`filled`](Self::filled).
-    pub(super) fn space(&mut self) -> &mut [u8] {
+    pub(crate) fn space(&mut self) -> &mut [u8] {
         if self.start == self.end {
             self.rewind(0);
         } else if self.start > 0 && self.end == self.buffer.len() {
@@ -61,22 +61,22 @@ impl ReplyReader {
     }
 
     /// `count` more bytes are in the space.
-    pub(super) fn filled(&mut self, count: usize) {
+    pub(crate) fn filled(&mut self, count: usize) {
         self.end += count;
     }
 
     /// Whether no byte is left over.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
     /// What has arrived and is not yet a reply.
-    pub(super) fn leftover(&self) -> &[u8] {
+    pub(crate) fn leftover(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
     /// The next complete reply, if all of it has arrived. Its bytes stay readable until the next call of `space`.
-    pub(super) fn next(&mut self) -> Result<Option<Complete>, Desync> {
+    pub(crate) fn next(&mut self) -> Result<Option<Complete>, Desync> {
         loop {
             let Some(found) = memchr::memchr(b'\n', &self.buffer[self.searched..self.end]) else {
                 self.searched = self.end;
@@ -113,7 +113,7 @@ impl ReplyReader {
     }
 
     /// A complete reply as a value of its own.
-    pub(super) fn to_reply(&self, complete: Complete) -> Reply {
+    pub(crate) fn to_reply(&self, complete: Complete) -> Reply {
         Reply::from_wire(complete.code, &self.buffer[complete.start..complete.end])
     }
 }

@@ -6,9 +6,15 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(unix)]
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+#[cfg(unix)]
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 
 use crate::cancel::CancelToken;
+#[cfg(unix)]
+use crate::clock::Deadline;
 
 /// One end of a connection.
 pub(super) use std::net::TcpStream as Socket;
@@ -27,24 +33,103 @@ pub(super) fn connect_to(
     timeout: Duration,
     cancel: &[&CancelToken],
 ) -> io::Result<Socket> {
-    let socket = Arc::new(socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?);
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if let Some(local) = local {
         socket.bind(&SocketAddr::new(local, 0).into())?;
     }
+    #[cfg(unix)]
+    let stream = establish(socket, |socket| socket.connect(&address.into()), Deadline::after(timeout), cancel);
+    #[cfg(not(unix))]
+    let stream = establish(socket, address, timeout, cancel);
+    stream
+}
+
+/// Has `begin` start a connection without waiting, and waits until it stands.
+// Proof: a hook is registered when the connection has begun, so it always finds one to end; and the hook of a token that was
+// cancelled before runs at once.
+#[cfg(unix)]
+fn establish(
+    socket: socket2::Socket,
+    begin: impl FnOnce(&socket2::Socket) -> io::Result<()>,
+    deadline: Deadline,
+    cancel: &[&CancelToken],
+) -> io::Result<Socket> {
+    let socket = Arc::new(socket);
+    socket.set_nonblocking(true)?;
+    match begin(&socket) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let stands = {
+        let cut = || {
+            let socket = Arc::clone(&socket);
+            move || drop(socket.shutdown(Shutdown::Both))
+        };
+        let _registrations = cancel.iter().map(|token| token.on_cancel(cut())).collect::<Vec<_>>();
+        wait_until_it_stands(&socket, deadline)
+    };
+    if cancel.iter().any(|token| token.is_cancelled()) {
+        return Err(cancelled());
+    }
+    stands?;
+    socket.set_nonblocking(false)?;
+    // Nobody else holds it any more: a hook whose registration is gone is gone too.
+    Arc::try_unwrap(socket).map(Socket::from).map_err(|_| cancelled())
+}
+
+fn cancelled() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "cancelled")
+}
+
+/// As above, where a token that is cancelled between the look at it and the system's first step is noticed only at the end.
+#[cfg(not(unix))]
+fn establish(
+    socket: socket2::Socket,
+    address: SocketAddr,
+    timeout: Duration,
+    cancel: &[&CancelToken],
+) -> io::Result<Socket> {
+    let socket = Arc::new(socket);
     {
         let cut = || {
             let socket = Arc::clone(&socket);
-            // Ends the wait for an answer; a socket that has not begun to connect is not cut, so the flag is looked at besides.
             move || drop(socket.shutdown(Shutdown::Both))
         };
         let _registrations = cancel.iter().map(|token| token.on_cancel(cut())).collect::<Vec<_>>();
         if cancel.iter().any(|token| token.is_cancelled()) {
-            return Err(io::Error::new(io::ErrorKind::NotConnected, "cancelled"));
+            return Err(cancelled());
         }
         socket.connect_timeout(&address.into(), timeout)?;
     }
-    // Nobody else holds it any more: a hook whose registration is gone is gone too.
-    Arc::try_unwrap(socket).map(Socket::from).map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "cancelled"))
+    Arc::try_unwrap(socket).map(Socket::from).map_err(|_| cancelled())
+}
+
+/// Looks once at least: one that stood in time stands, however late we come to look.
+#[cfg(unix)]
+fn wait_until_it_stands(socket: &socket2::Socket, deadline: Deadline) -> io::Result<()> {
+    loop {
+        let left = deadline.remaining();
+        let timeout = Timespec::try_from(left).ok();
+        let mut events = [PollFd::new(socket, PollFlags::OUT)];
+        match poll(&mut events, timeout.as_ref()) {
+            Ok(0) if left.is_zero() => return Err(io::Error::new(io::ErrorKind::TimedOut, "the deadline passed")),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return verdict(socket, events[0].revents()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// What became of a connection that is no longer under way.
+#[cfg(unix)]
+fn verdict(socket: &socket2::Socket, events: PollFlags) -> io::Result<()> {
+    match socket.take_error()? {
+        Some(error) => Err(error),
+        None if events.intersects(PollFlags::ERR | PollFlags::HUP) => {
+            Err(io::Error::new(io::ErrorKind::NotConnected, "the connection ended before it stood"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Sets what every connection needs.
@@ -93,4 +178,68 @@ pub(super) fn peek_without_waiting(socket: &Socket) -> io::Result<usize> {
     let peeked = SockRef::from(socket).peek(&mut byte);
     socket.set_nonblocking(false)?;
     peeked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::connect::connect;
+
+    /// A listener that answers no more: its queue is full.
+    #[cfg(target_os = "linux")]
+    fn black_hole() -> (socket2::Socket, Vec<Socket>, SocketAddr) {
+        let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut crowd = Vec::new();
+        while let Ok(stream) = Socket::connect_timeout(&address, Duration::from_millis(100)) {
+            crowd.push(stream);
+        }
+        (listener, crowd, address)
+    }
+
+    /// Just before the kernel is asked to connect, and just after.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_cancellation_ends_the_wait_whenever_it_comes() {
+        let (_listener, _crowd, address) = black_hole();
+        let socket = || socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let patience = Duration::from_secs(10);
+        let ends_at_once = |begin: &dyn Fn(&socket2::Socket, &CancelToken) -> io::Result<()>| {
+            let token = CancelToken::new();
+            let deadline = Deadline::after(patience);
+            let error = establish(socket(), |socket| begin(socket, &token), deadline, &[&token]).unwrap_err();
+            assert_eq!(error.to_string(), "cancelled");
+            assert!(deadline.remaining() > patience / 2, "it waited until {:?} were left", deadline.remaining());
+        };
+        ends_at_once(&|socket, token| {
+            token.cancel();
+            socket.connect(&address.into())
+        });
+        ends_at_once(&|socket, token| {
+            let begun = socket.connect(&address.into());
+            token.cancel();
+            begun
+        });
+        // While it waits.
+        let token = CancelToken::new();
+        let deadline = Deadline::after(patience);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| connect_to(address, None, patience, &[&token]));
+            token.cancel();
+            assert_eq!(waiting.join().unwrap().unwrap_err().to_string(), "cancelled");
+        });
+        assert!(deadline.remaining() > patience / 2);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_wait_ends_at_the_deadline() {
+        let (_listener, _crowd, address) = black_hole();
+        let deadline = Deadline::after(Duration::from_millis(50));
+        let error = connect(&[address], None, Duration::from_secs(1), deadline, &[]).unwrap_err();
+        assert_eq!((error.kind(), error.raw_os_error()), (io::ErrorKind::TimedOut, None));
+        assert!(deadline.is_over());
+    }
 }

@@ -15,6 +15,10 @@ use super::socket::{self, Socket};
 /// share one kernel timer and the steady state sets none (two system calls a message otherwise).
 const LONGEST_WAIT: Duration = Duration::from_millis(1 << 14);
 
+/// How much is read when the deadline is over, of what has arrived already: what the longest reply has. A process that was suspended
+/// past its deadline, or got no processor, finds the answer that came in time; a server that never ends holds nobody.
+const LATE_READS: usize = 64 * 1024;
+
 /// What a look at a connection shows without waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
@@ -35,6 +39,8 @@ pub(super) struct DeadlineTcp {
     /// Shared with whoever may cut the connection from another thread.
     socket: Arc<Socket>,
     deadline: Deadline,
+    /// What is left of [`LATE_READS`] of this deadline.
+    late: usize,
     /// What time it is, for one who just asked; good for one wait.
     now: Option<Instant>,
     /// Whether reads and writes wait at all.
@@ -83,6 +89,7 @@ impl DeadlineTcp {
         Self {
             socket,
             deadline,
+            late: LATE_READS,
             now: None,
             waits: true,
             read_wait: KernelWait::default(),
@@ -93,6 +100,18 @@ impl DeadlineTcp {
     /// Whether the end of the stream is a RST, which has the kernel drop what it has not sent yet, instead of a FIN.
     pub(super) fn cut_on_drop(&self, cuts: bool) {
         socket::cut_on_drop(&self.socket, cuts);
+    }
+
+    /// What has arrived, the deadline being over.
+    fn read_late(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let room = buffer.len().min(self.late);
+        if room == 0 || self.look() != Look::Readable {
+            return Err(timed_out());
+        }
+        // It is there, and nobody else reads: this waits for nothing.
+        let read = (&*self.socket).read(&mut buffer[..room])?;
+        self.late -= read;
+        Ok(read)
     }
 
     /// What is left until the deadline.
@@ -122,6 +141,9 @@ impl Read for DeadlineTcp {
         loop {
             if self.waits {
                 let left = self.left();
+                if left.is_zero() {
+                    return self.read_late(buffer);
+                }
                 let socket = &self.socket;
                 self.read_wait.arm(left, |wait| socket.set_read_timeout(wait))?;
             }
@@ -202,6 +224,7 @@ impl DeadlineStream {
     pub(super) fn set_deadline(&mut self, deadline: Deadline) {
         let tcp = self.tcp_mut();
         tcp.deadline = deadline;
+        tcp.late = LATE_READS;
         tcp.now = None;
     }
 
@@ -209,6 +232,7 @@ impl DeadlineStream {
     pub(super) fn set_deadline_at(&mut self, now: Instant, deadline: Deadline) {
         let tcp = self.tcp_mut();
         tcp.deadline = deadline;
+        tcp.late = LATE_READS;
         tcp.now = Some(now);
     }
 
@@ -296,8 +320,10 @@ impl Write for DeadlineStream {
 }
 
 #[cfg(test)]
+#[cfg(not(simulation))]
 mod tests {
     use super::*;
+    use std::net::TcpStream;
 
     #[test]
     fn one_kernel_timer_serves_deadlines_of_very_different_length() {
@@ -321,6 +347,49 @@ mod tests {
             assert!(wait <= left, "{left:?} -> {wait:?}");
             assert!(wait >= LONGEST_WAIT.min(left / 2), "{left:?} -> {wait:?}");
         }
+    }
+
+    /// A connection whose deadline is over, and its other end.
+    fn late() -> (DeadlineTcp, TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        (DeadlineTcp::new(Arc::new(ours), Deadline::on(clock::now())), theirs)
+    }
+
+    #[test]
+    fn what_arrived_in_time_is_read_late() {
+        let (mut ours, mut theirs) = late();
+        let mut buffer = [0; 64];
+        assert_eq!(ours.read(&mut buffer).unwrap_err().kind(), ErrorKind::TimedOut);
+        theirs.write_all(b"250 ok\r\n").unwrap();
+        while ours.look() == Look::Quiet {
+            std::thread::yield_now();
+        }
+        let read = ours.read(&mut buffer).unwrap();
+        assert_eq!(&buffer[..read], b"250 ok\r\n");
+        assert_eq!(ours.read(&mut buffer).unwrap_err().kind(), ErrorKind::TimedOut);
+        assert_eq!(ours.write(b"RSET\r\n").unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_server_that_never_ends_holds_nobody_past_the_deadline() {
+        let (mut ours, mut theirs) = late();
+        // Until the connection ends.
+        let flood = std::thread::spawn(move || while theirs.write_all(&[b'x'; 4096]).is_ok() {});
+        let (mut all, mut buffer) = (0, [0; 5000]);
+        while ours.look() == Look::Quiet {
+            std::thread::yield_now();
+        }
+        loop {
+            match ours.read(&mut buffer) {
+                Ok(read) => all += read,
+                Err(error) => break assert_eq!(error.kind(), ErrorKind::TimedOut),
+            }
+        }
+        assert!(all <= LATE_READS, "{all}");
+        drop(ours);
+        flood.join().unwrap();
     }
 
     #[test]

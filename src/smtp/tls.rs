@@ -1,18 +1,146 @@
 //! TLS by native-tls.
 
+use std::fmt;
 use std::io;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use native_tls::{HandshakeError, Identity, Protocol, TlsConnector};
 
+use crate::cancel::CancelToken;
+use crate::clock::Deadline;
 use crate::event::{Event, Fault, Step};
 use crate::options::{Host, parse_certificate};
 use crate::stage::SendStage;
+use crate::sync::Mutex;
 
-use super::failure::{Failure, fault_of};
+use super::failure::{Failure, fault_of, no_descriptor};
 use super::stream::{DeadlineStream, DeadlineTcp};
 
-/// The connector of one host. Reads the system's roots, so it is made at the first connection and kept.
-pub(super) fn connector_for(host: &Host) -> native_tls::Result<TlsConnector> {
+type Make = dyn Fn() -> native_tls::Result<TlsConnector> + Send + Sync;
+type Unmade = (Fault, Arc<dyn std::error::Error + Send + Sync>);
+type Answer = Result<(), Unmade>;
+
+/// The connector of one host, made when it is first needed, and kept.
+///
+/// Making one reads and parses the system's root certificates: some 150 ms of a processor's time that nothing can interrupt, several
+/// times that on a busy machine. So a thread of its own does it, once for all who wait, and each waits no longer than its deadline.
+pub(super) struct LazyConnector {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    make: Box<Make>,
+    made: OnceLock<TlsConnector>,
+    /// Who waits for it, while it is being made.
+    waiting: Mutex<Option<Vec<Sender<Answer>>>>,
+}
+
+impl LazyConnector {
+    pub(super) fn new(host: Host) -> Self {
+        Self::made_by(move || connector_for(&host))
+    }
+
+    fn made_by(make: impl Fn() -> native_tls::Result<TlsConnector> + Send + Sync + 'static) -> Self {
+        Self { shared: Arc::new(Shared { make: Box::new(make), made: OnceLock::new(), waiting: Mutex::default() }) }
+    }
+
+    /// The connector, by `deadline`, or earlier no connector when one of `cancel` is cancelled.
+    ///
+    /// A time-out says nothing about the host: it has not been asked for anything.
+    pub(super) fn get(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<&TlsConnector, Failure> {
+        if let Some(connector) = self.shared.made.get() {
+            return Ok(connector);
+        }
+        let (answer_to, answers) = self.ask()?;
+        let cut = || {
+            let answer_to = answer_to.clone();
+            move || drop(answer_to.try_send(Ok(())))
+        };
+        let _registrations = cancel.iter().map(|token| token.on_cancel(cut())).collect::<Vec<_>>();
+        match answers.recv_deadline(deadline.instant()) {
+            Ok(Ok(())) => self.shared.made.get().ok_or_else(|| {
+                let error = io::Error::new(io::ErrorKind::NotConnected, "cancelled");
+                Failure::transport(Step::Connect, error, SendStage::BeforeConnect)
+            }),
+            Ok(Err((fault, error))) => Err(failure_of(fault, error, SendStage::BeforeConnect)),
+            Err(_) => Err(Failure::new(Event::TooLate, SendStage::BeforeConnect)),
+        }
+    }
+
+    /// Joins those who wait, or has the work begin.
+    fn ask(&self) -> Result<(Sender<Answer>, Receiver<Answer>), Failure> {
+        // Room for the answer and for a cancellation.
+        let (answer_to, answer) = bounded(2);
+        {
+            // Whoever finds nobody waiting begins the work. It ends by taking the list out under the same lock, after the connector
+            // is there to be seen, so nobody joins a list that will not be answered.
+            let mut waiting = self.shared.waiting.lock();
+            if self.shared.made.get().is_some() {
+                let _ = answer_to.try_send(Ok(()));
+                return Ok((answer_to, answer));
+            }
+            if let Some(waiting) = &mut *waiting {
+                waiting.push(answer_to.clone());
+                return Ok((answer_to, answer));
+            }
+            *waiting = Some(vec![answer_to.clone()]);
+        }
+        let shared = Arc::clone(&self.shared);
+        match thread::Builder::new().name("smtp-pool-tls".to_owned()).spawn(move || shared.run()) {
+            Ok(_) => Ok((answer_to, answer)),
+            Err(error) => {
+                // Those who have joined meanwhile wait in vain, until their deadlines at the latest.
+                self.shared.waiting.lock().take();
+                Err(failure_of(Fault::LocalShortage, error, SendStage::BeforeConnect))
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut answering = Answering { shared: self, answer: Ok(()) };
+        answering.answer = self.try_to_make();
+    }
+
+    fn try_to_make(&self) -> Answer {
+        let short_before = no_descriptor();
+        let connector = (self.make)().map_err(|error| -> Unmade { (fault_of_tls(&error), Arc::new(error)) })?;
+        // The TLS library goes on without the system's roots when it cannot open them. One that trusts nobody must not be kept.
+        if let Some(error) = short_before.or_else(no_descriptor) {
+            return Err((Fault::LocalShortage, Arc::new(error)));
+        }
+        // Only this thread sets it: another is started once this one has taken the list out, and finds it set.
+        let _ = self.made.set(connector);
+        Ok(())
+    }
+}
+
+/// Answers all who wait, when dropped: even if the making panics, nobody waits for a thread that is not there.
+struct Answering<'a> {
+    shared: &'a Shared,
+    answer: Answer,
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        let waiting = self.shared.waiting.lock().take();
+        for answer_to in waiting.into_iter().flatten() {
+            // A caller whose deadline passed has gone.
+            let _ = answer_to.try_send(self.answer.clone());
+        }
+    }
+}
+
+impl fmt::Debug for LazyConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LazyConnector").field("is_made", &self.shared.made.get().is_some()).finish()
+    }
+}
+
+fn connector_for(host: &Host) -> native_tls::Result<TlsConnector> {
     let mut builder = TlsConnector::builder();
     builder.min_protocol_version(Some(Protocol::Tlsv12));
     for certificate in &host.root_certificates {
@@ -44,9 +172,13 @@ pub(super) fn handshake(connector: &TlsConnector, name: &str, tcp: DeadlineTcp) 
     }
 }
 
-pub(super) fn failure(error: native_tls::Error) -> Failure {
-    let event = Event::Transport(Step::TlsHandshake, fault_of_tls(&error));
-    Failure { source: Some(error.into()), ..Failure::new(event, SendStage::Connected) }
+fn failure(error: native_tls::Error) -> Failure {
+    failure_of(fault_of_tls(&error), error, SendStage::Connected)
+}
+
+fn failure_of(fault: Fault, error: impl std::error::Error + Send + Sync + 'static, stage: SendStage) -> Failure {
+    let event = Event::Transport(Step::TlsHandshake, fault);
+    Failure { source: Some(Box::new(error)), ..Failure::new(event, stage) }
 }
 
 /// The fault behind a TLS error. The backends have no common code for a certificate that was not accepted, by us or by the server,
@@ -61,4 +193,79 @@ fn fault_of_tls(error: &native_tls::Error) -> Fault {
     }
     let text = error.to_string().to_ascii_lowercase();
     if text.contains("certificate") { Fault::Certificate } else { Fault::Broken }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// A connector whose making takes until something is sent, and how often it was begun.
+    fn slow() -> (LazyConnector, Sender<()>, Arc<AtomicUsize>) {
+        let (go_on, goes_on) = bounded::<()>(16);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&begun);
+        let lazy = LazyConnector::made_by(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            let _ = goes_on.recv();
+            TlsConnector::builder().disable_built_in_roots(true).build()
+        });
+        (lazy, go_on, begun)
+    }
+
+    #[test]
+    fn a_connector_that_takes_long_to_make_keeps_nobody_past_the_deadline() {
+        let (lazy, go_on, begun) = slow();
+        let deadline = Deadline::after(Duration::from_millis(20));
+        let failure = lazy.get(deadline, &[]).unwrap_err();
+        assert_eq!((failure.event, failure.stage), (Event::TooLate, SendStage::BeforeConnect), "no host is to blame");
+        assert!(deadline.is_over());
+        go_on.send(()).unwrap();
+        assert!(lazy.get(Deadline::after(PATIENCE), &[]).is_ok());
+        assert_eq!(begun.load(Ordering::SeqCst), 1, "what was begun for another was waited for");
+    }
+
+    #[test]
+    fn however_many_wait_one_connector_is_made() {
+        let (lazy, go_on, begun) = slow();
+        thread::scope(|scope| {
+            let callers: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| lazy.get(Deadline::after(PATIENCE), &[]).is_ok())).collect();
+            go_on.send(()).unwrap();
+            assert!(callers.into_iter().all(|caller| caller.join().unwrap()));
+        });
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn cancelling_ends_the_wait_for_a_connector() {
+        let (lazy, _never, _) = slow();
+        let token = CancelToken::new();
+        let deadline = Deadline::after(PATIENCE);
+        let failure = thread::scope(|scope| {
+            let waiting = scope.spawn(|| lazy.get(deadline, &[&token]).unwrap_err());
+            token.cancel();
+            waiting.join().unwrap()
+        });
+        assert!(matches!(failure.event, Event::Transport(Step::Connect, _)), "{failure:?}");
+        assert!(!deadline.is_over());
+    }
+
+    #[test]
+    fn what_could_not_be_made_is_told_to_all_and_tried_again() {
+        let tries = AtomicUsize::new(0);
+        let lazy = LazyConnector::made_by(move || match tries.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(native_tls::Certificate::from_pem(b"no certificate").err().unwrap()),
+            _ => TlsConnector::builder().disable_built_in_roots(true).build(),
+        });
+        let failure = lazy.get(Deadline::after(PATIENCE), &[]).unwrap_err();
+        assert!(
+            failure.source.is_some() && matches!(failure.event, Event::Transport(Step::TlsHandshake, _)),
+            "{failure:?}"
+        );
+        assert!(lazy.get(Deadline::after(PATIENCE), &[]).is_ok());
+    }
 }

@@ -172,10 +172,7 @@ impl Transaction<'_, '_> {
         }
         self.stage = SendStage::EnvelopeStarted;
         if let Err(failure) = self.envelope(parameters) {
-            // A server may refuse and hang up before it has answered the rest, with a 421 or without (Postfix says it to the command
-            // behind one refusal too many): what it said first, it meant. Only nonsense casts doubt on it.
-            let is_end = matches!(failure.event, Event::Transport(..) | Event::Reply(_, 221 | 421));
-            return Err(if is_end { self.refusal().unwrap_or(failure) } else { failure });
+            return Err(self.first_word(failure));
         }
         if let Some(refusal) = self.refusal() {
             self.withdraw();
@@ -185,7 +182,7 @@ impl Transaction<'_, '_> {
             self.session.wire.out.extend_from_slice(DATA);
             self.send(Step::Data)?;
             self.take_reply(Command::Data, false)?;
-            self.nothing_more(Step::Data)?;
+            self.nothing_but_closing(Step::Data).map_err(|failure| self.first_word(failure))?;
         }
         if let Some(DataAnswer::Refused(reply)) = self.data.take() {
             self.back_in_step();
@@ -230,7 +227,7 @@ impl Transaction<'_, '_> {
             for index in first..next {
                 self.take_reply(sequence.at(index), index > first)?;
             }
-            self.nothing_more(sequence.at(next - 1).step())?;
+            self.nothing_but_closing(sequence.at(next - 1).step())?;
         }
         Ok(())
     }
@@ -308,6 +305,35 @@ impl Transaction<'_, '_> {
             return Err(Failure::new(Event::OutOfStep(step, Desync::Unsolicited), self.stage));
         }
         Ok(())
+    }
+
+    /// The same, but for the server's word that it is closing. Only before the content: behind the answer to it, it must not be taken
+    /// for that answer.
+    fn nothing_but_closing(&mut self, step: Step) -> Result<(), Failure> {
+        self.nothing_more(step).map_err(|failure| match self.word_of_closing() {
+            Some(reply) => Failure::refused(step, reply, self.stage),
+            None => failure,
+        })
+    }
+
+    /// The 421 that all of what is left over is. It may come at any time
+    /// ([RFC 5321 §3.8](https://www.rfc-editor.org/rfc/rfc5321#section-3.8)), and from Postfix together with the refusal that was one
+    /// too many.
+    fn word_of_closing(&mut self) -> Option<Reply> {
+        let complete = self.session.wire.read_arrived().ok()?.filter(|complete| complete.code == 421)?;
+        (!self.session.wire.has_leftover()).then(|| self.session.wire.to_reply(complete))
+    }
+
+    /// A server may refuse and hang up before it has answered the rest, with a 421 or without (Postfix says it to the command behind
+    /// one refusal too many): what it said first, it meant. Only nonsense casts doubt on it.
+    fn first_word(&self, failure: Failure) -> Failure {
+        let is_end = matches!(failure.event, Event::Transport(..) | Event::Reply(_, 221 | 421));
+        let refusal = || match &self.data {
+            Some(DataAnswer::Refused(reply)) => Some(Failure::refused(Step::Data, reply.clone(), self.stage)),
+            _ => None,
+        };
+        let first = is_end.then(|| self.refusal().or_else(refusal)).flatten();
+        first.unwrap_or(failure)
     }
 
     /// Why the replies to the envelope, as far as they came, mean that no content will be sent. A refusal for good goes before one
@@ -447,7 +473,8 @@ impl Transaction<'_, '_> {
                 self.session.in_step = is_alone;
                 Ok(reply)
             }
-            // A refusal with another reply behind it decides nothing.
+            // A refusal for which the server hangs up is one; with any other reply behind it it decides nothing.
+            422.. if !is_alone && self.word_of_closing().is_some() => Err(Failure::refused(step, reply, self.stage)),
             _ if !is_alone => Err(Failure::new(Event::OutOfStep(step, Desync::Unsolicited), self.stage)),
             421 => Err(Failure::refused(step, reply, self.stage)),
             _ => {

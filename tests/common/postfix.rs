@@ -1,6 +1,6 @@
 //! A private Postfix for one test, started by `tests/servers/postfix.sh`, and what its log, queue and mailboxes say.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -71,6 +71,12 @@ impl Postfix {
         assert!(stopped.success(), "Postfix did not stop");
     }
 
+    /// Has it read its configuration again, with further lines of main.cf.
+    pub fn reload(&self, settings: &str) {
+        let reloaded = self.script("reload").env("POSTFIX_MAIN", settings).status().expect("bash runs");
+        assert!(reloaded.success(), "Postfix did not reload");
+    }
+
     fn script(&self, command: &str) -> Command {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/postfix.sh");
         let mut bash = Command::new("bash");
@@ -125,13 +131,28 @@ impl Postfix {
         ids.intersection(&active).count()
     }
 
+    /// How often each Message-ID is in the queue, of messages that hold `end` too. Meant for a queue that everything stays in; unlike
+    /// the log, it misses nothing when Postfix is killed.
+    pub fn taken(&self, end: &str) -> HashMap<String, usize> {
+        let mut taken = HashMap::new();
+        for queue in ["incoming", "active", "deferred", "hold"] {
+            let Ok(files) = fs::read_dir(self.directory.join("spool").join(queue)) else { continue };
+            for file in files.flatten().filter(is_complete) {
+                let text = fs::read(file.path()).expect("a queue file can be read");
+                let text = String::from_utf8_lossy(&text);
+                let id = text.split_once("Message-ID: <").and_then(|(_, rest)| rest.split_once('>'));
+                if let (Some((id, _)), true) = (id, text.contains(end)) {
+                    *taken.entry(id.to_owned()).or_default() += 1;
+                }
+            }
+        }
+        taken
+    }
+
     /// Waits until every message that was taken into the queue has left it.
     pub fn settle(&self) {
         let holds_mail = |queue: &str| {
             let files = fs::read_dir(self.directory.join("spool").join(queue));
-            // A queue file counts once its execute bit is set; one without is being received, or was left behind half-way.
-            let is_complete =
-                |file: &fs::DirEntry| file.metadata().is_ok_and(|data| data.permissions().mode() & 0o100 != 0);
             files.is_ok_and(|files| files.flatten().any(|file| is_complete(&file)))
         };
         // In the order in which a message passes them, so that it cannot be overlooked on its way.
@@ -193,12 +214,45 @@ impl Postfix {
 
     /// The running processes of the name `name` that the master has started.
     pub fn processes(&self, name: &str) -> Vec<u32> {
+        self.children(|status| status.name == name)
+    }
+
+    /// Every running process that the master has started.
+    pub fn family(&self) -> Vec<u32> {
+        self.children(|_| true)
+    }
+
+    fn children(&self, are_meant: impl Fn(&Status) -> bool) -> Vec<u32> {
         let master = self.master();
         let all = fs::read_dir("/proc").expect("there is a /proc");
         all.flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|&process| status(process).is_some_and(|status| status.is(name, master)))
+            .filter(|&process| {
+                status(process).is_some_and(|status| status.parent == master && !status.is_zombie && are_meant(&status))
+            })
             .collect()
+    }
+
+    /// The master, and everything it has started.
+    pub fn all_processes(&self) -> Vec<u32> {
+        let master = self.master();
+        let all = fs::read_dir("/proc").expect("there is a /proc");
+        let all = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        all.filter(|&process| process == master || status(process).is_some_and(|status| status.parent == master))
+            .collect()
+    }
+
+    /// Ends all of it at once, as a loss of power would.
+    pub fn kill(&self) {
+        // Without its master nothing is started any more.
+        signal("STOP", &[self.master()]);
+        kill(&self.all_processes());
+    }
+
+    /// Stops the master, and then whatever it has started.
+    pub fn freeze(&self) -> Frozen {
+        signal("STOP", &[self.master()]);
+        Frozen::new(self.all_processes())
     }
 
     pub fn master(&self) -> u32 {
@@ -225,11 +279,36 @@ impl Drop for Postfix {
     }
 }
 
+/// A queue file counts once its execute bit is set; one without is being received, or was left behind half-way.
+fn is_complete(file: &fs::DirEntry) -> bool {
+    file.metadata().is_ok_and(|data| data.permissions().mode() & 0o100 != 0)
+}
+
+/// Processes that are stopped, as on a machine that hangs: their kernel still answers for them. They go on when this is dropped.
+pub struct Frozen(Vec<u32>);
+
+impl Frozen {
+    pub fn new(processes: Vec<u32>) -> Self {
+        signal("STOP", &processes);
+        Self(processes)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal("CONT", &self.0);
+    }
+}
+
+/// Sends a signal. One of the processes may have ended by itself.
+fn signal(name: &str, processes: &[u32]) {
+    let list = processes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    drop(Command::new("sh").args(["-c", &format!("kill -{name} {list} 2>/dev/null")]).status());
+}
+
 /// Kills processes as a crash or the kernel would: without a word.
 pub fn kill(processes: &[u32]) {
-    let list = processes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    // One of them may have ended by itself.
-    drop(Command::new("sh").args(["-c", &format!("kill -KILL {list} 2>/dev/null")]).status());
+    signal("KILL", processes);
     wait_until("killed processes are gone", || !processes.iter().any(|&process| is_alive(process)));
 }
 
@@ -237,12 +316,6 @@ struct Status {
     name: String,
     is_zombie: bool,
     parent: u32,
-}
-
-impl Status {
-    fn is(&self, name: &str, parent: u32) -> bool {
-        self.name == name && self.parent == parent && !self.is_zombie
-    }
 }
 
 fn status(process: u32) -> Option<Status> {

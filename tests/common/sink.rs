@@ -34,11 +34,21 @@ impl Sink {
         );
     }
 
+    /// Ends it as its operator would.
+    pub fn stop(&self) {
+        let stopped = self.script("stop").status().expect("bash runs");
+        assert!(stopped.success(), "smtp-sink did not stop");
+    }
+
     /// Ends it as a crash would.
     pub fn kill(&self) {
-        let pid = fs::read_to_string(self.directory.join("pid")).expect("the script notes the process");
-        super::postfix::kill(&[pid.trim().parse().expect("a process has a number")]);
+        super::postfix::kill(&[self.process()]);
         fs::remove_file(self.directory.join("pid")).expect("the script notes the process");
+    }
+
+    pub fn process(&self) -> u32 {
+        let pid = fs::read_to_string(self.directory.join("pid")).expect("the script notes the process");
+        pid.trim().parse().expect("a process has a number")
     }
 
     pub fn host(&self) -> Host {
