@@ -323,7 +323,6 @@ impl Write for DeadlineStream {
 #[cfg(not(simulation))]
 mod tests {
     use super::*;
-    use std::net::TcpStream;
 
     #[test]
     fn one_kernel_timer_serves_deadlines_of_very_different_length() {
