@@ -46,7 +46,7 @@ impl Timeouts {
 /// Opens sessions to one host.
 #[derive(Debug)]
 pub(crate) struct SessionOpener {
-    host: Host,
+    host: Arc<Host>,
     endpoint: Endpoint,
     timeouts: Timeouts,
     resolver: Arc<Resolver>,
@@ -59,7 +59,9 @@ impl SessionOpener {
     pub(crate) fn new(host: Host, timeouts: Timeouts, resolver: Arc<Resolver>) -> Self {
         let endpoint = Endpoint::new(&host.name, host.port);
         let willing = host.single_round_trip.then(|| Arc::new(WillingHost::new(endpoint.clone())));
-        let tls = LazyConnector::new(host.clone());
+        // Shared, because it holds the password: the fewer copies the better.
+        let host = Arc::new(host);
+        let tls = LazyConnector::new(Arc::clone(&host));
         Self { host, endpoint, timeouts, resolver, tls, willing }
     }
 
@@ -109,7 +111,7 @@ impl SessionOpener {
     }
 
     fn connect(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<Socket, Failure> {
-        let Host { name, port, local_address, .. } = &self.host;
+        let Host { name, port, local_address, .. } = &*self.host;
         let name = name.trim_end_matches('.');
         let addresses = self.resolver.resolve(name, *port, deadline, cancel).map_err(resolve_failure)?;
         connect(&addresses, *local_address, self.timeouts.unacknowledged, deadline, cancel).map_err(|error| {

@@ -320,6 +320,7 @@ impl Write for DeadlineStream {
 }
 
 #[cfg(test)]
+#[cfg(not(simulation))]
 mod tests {
     use super::*;
 

@@ -38,7 +38,7 @@ struct Shared {
 }
 
 impl LazyConnector {
-    pub(super) fn new(host: Host) -> Self {
+    pub(super) fn new(host: Arc<Host>) -> Self {
         Self::made_by(move || connector_for(&host))
     }
 

@@ -61,8 +61,8 @@ impl Postfix {
             .expect("bash runs");
         assert!(
             started.success(),
-            "\n\nThis test needs a private Postfix, and it did not start (see above).\n\
-             Install it with `tests/servers/get-pkgs.sh` (as root, on Debian or Ubuntu) and run the tests as root.\n"
+            "\n\nThis needs a private Postfix, and it did not start (see above).\n\
+             Install it with `tests/servers/get-pkgs.sh` (as root, on Debian or Ubuntu) and run this as root.\n"
         );
     }
 

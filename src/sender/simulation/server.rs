@@ -232,6 +232,10 @@ impl Session {
         self.town.books.lock().undecided.insert(token);
         if self.town.is_unlucky(24) {
             note("crashed before it accepted");
+            if fastrand::bool() {
+                // No answer to a last byte, whatever it looks like.
+                self.say(["354 go on", "221 bye", "25"][fastrand::usize(..3)])?;
+            }
             return Err(Gone);
         }
         if self.town.is_unlucky(12) {
