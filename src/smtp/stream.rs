@@ -349,7 +349,6 @@ mod tests {
     }
 
     /// A connection whose deadline is over, and its other end.
-    #[cfg(not(simulation))]
     fn late() -> (DeadlineTcp, Socket) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = Socket::connect(listener.local_addr().unwrap()).unwrap();
@@ -358,7 +357,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(not(simulation))]
     fn what_arrived_in_time_is_read_late() {
         let (mut ours, mut theirs) = late();
         let mut buffer = [0; 64];
@@ -374,7 +372,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(not(simulation))]
     fn a_server_that_never_ends_holds_nobody_past_the_deadline() {
         let (mut ours, mut theirs) = late();
         // Until the connection ends.
