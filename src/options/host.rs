@@ -251,7 +251,8 @@ impl FromStr for Host {
     ///
     /// Parameters: `tls` (`required`, or `none` and `opportunistic` for `smtp:` alone), `priority`, `weight`, `max_connections`,
     /// `hello_name`, `auth` (a comma-separated list of `plain`, `login`, `xoauth2`), `single_round_trip` and `dangerous_plaintext_auth`
-    /// (`true` or `false`). User and password are percent-decoded.
+    /// (`true` or `false`). User and password are percent-decoded; in them `:` (in the user), `/`, `?`, `#`, `%` and control characters
+    /// are to be written as `%3A`, `%2F`, `%3F`, `%23`, `%25` and so on.
     ///
     /// # Errors
     ///

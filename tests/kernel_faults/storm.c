@@ -1,11 +1,10 @@
-/* A signal a millisecond whose handler restarts nothing, and a count of the calls that it ended.
+/* A signal a millisecond whose handler restarts nothing, and a count of the reads and writes that it ended.
  *
  * Preloaded into a process. The first eight bytes of the file STORM_COUNT hold the count. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -33,8 +32,6 @@ static ssize_t counted(ssize_t result) {
 ssize_t recv(int fd, void *buffer, size_t size, int flags) { return counted(REAL(recv)(fd, buffer, size, flags)); }
 
 ssize_t send(int fd, const void *buffer, size_t size, int flags) { return counted(REAL(send)(fd, buffer, size, flags)); }
-
-int poll(struct pollfd *fds, nfds_t count, int timeout) { return (int)counted(REAL(poll)(fds, count, timeout)); }
 
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("STORM_COUNT");
