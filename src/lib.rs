@@ -50,6 +50,7 @@
 //!
 //! - [`SmtpSender`] and [`PoolOptions`]: sending, and every option with its default and its reason
 //! - [`Host`]: servers, TLS, credentials; also from a URL
+//! - [`_guide::configuration`]: both from a file (feature `serde`)
 //! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
@@ -70,6 +71,7 @@
 //! | feature | default | what it costs |
 //! |---|---|---|
 //! | `r2d2` | yes | r2d2 and its timer-thread crate. With Rust 1.85 hold `scheduled-thread-pool` at 0.2.7: 0.2.8 needs a newer compiler |
+//! | `serde` | no | serde_core and humantime, no macro: [`PoolOptions`] and [`Host`] from TOML, JSON and YAML, see [`_guide::configuration`] |
 //! | `testing` | no | rcgen and ring, for a throw-away certificate |
 
 // The floors, bottom up. A module uses only floors below its own; tests/architecture.rs holds it to that.

@@ -64,6 +64,9 @@ pub struct Host {
     pub(crate) plaintext_auth: bool,
     pub(crate) accept_invalid_certificates: bool,
     pub(crate) accept_invalid_hostnames: bool,
+    /// Why it could not be read from a file; see `file/host.rs`.
+    #[cfg(feature = "serde")]
+    pub(super) fault: Option<Box<OptionsError>>,
 }
 
 impl Host {
@@ -85,6 +88,8 @@ impl Host {
             plaintext_auth: false,
             accept_invalid_certificates: false,
             accept_invalid_hostnames: false,
+            #[cfg(feature = "serde")]
+            fault: None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! What the user decides: hosts, the pool's limits, and what may differ from one send to the next.
 
 mod error;
+#[cfg(feature = "serde")]
+mod file;
 mod host;
 mod pool;
 mod secret;
