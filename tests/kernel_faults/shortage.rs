@@ -139,11 +139,14 @@ pub fn without_threads_build_says_so_and_sending_goes_on() {
 
     let by_address = sender(server.host()).max_size(2).min_idle(1).build().unwrap();
     let by_name = sender(Host::plain("localhost").port(server.port())).build().unwrap();
+    let by_tls = sender(Host::implicit_tls("127.0.0.1").port(server.port())).build().unwrap();
     let none = no_threads();
     // The caller's own thread does all the work of a send.
     send(&by_address, "1@threads").unwrap_or_else(|error| panic!("{error}"));
     // Except that the system's resolver has no deadline, and so needs a thread of its own.
     fails_here(&by_name, "2@threads");
+    // And that reading the system's roots cannot be interrupted.
+    fails_here(&by_tls, "3@threads");
     drop(none);
     for sender in [&by_address, &by_name] {
         recovers(sender, |id| server.accepted(id));
