@@ -37,6 +37,11 @@ fn every_file_and_test_that_the_page_names_is_there() {
     }
     let (mut files, mut tests) = (0, 0);
     for name in named(PAGE) {
+        // A package of its own, which the published crate does not hold.
+        let is_left_out = name.starts_with("fuzz/") && !root().join("fuzz").exists();
+        if is_left_out {
+            continue;
+        }
         if name.starts_with("src/") || name.starts_with("tests/") || name.starts_with("fuzz/") {
             assert!(root().join(name).exists(), "there is no {name}");
             files += 1;
