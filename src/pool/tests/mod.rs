@@ -15,5 +15,4 @@ mod other_pools;
 mod reserve;
 mod retiring;
 mod rotation;
-mod speed;
 mod upkeep;
