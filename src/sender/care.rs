@@ -1,14 +1,15 @@
 //! What a sender can be asked besides sending: to try its hosts, to get ready, to lend a connection, to end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
 use crate::error::SendError;
-use crate::pool::HostSet;
+use crate::pool::{HostSet, Lease as PoolLease};
 use crate::stats::PoolStatus;
 
 use super::acquisition::Acquisition;
+use super::connector::SmtpConnector;
 use super::lease::Lease;
 use super::{Inner, SmtpSender};
 
@@ -36,8 +37,8 @@ impl SmtpSender {
 
     fn verify_host(&self, host: HostId) -> HostReport {
         let started = clock::now();
-        let lease = acquisition(&self.inner).lease(started, &HostSet::default(), true, Some(host));
-        let result = lease.map_err(|failed| failed.error).and_then(|lease| Lease::new(lease, self.clone()).noop());
+        let lease = acquire(&self.inner, started, true, Some(host));
+        let result = lease.and_then(|lease| Lease::new(lease, self.clone()).noop());
         let endpoint = self.inner.pool.connector().endpoint(host).clone();
         HostReport { endpoint, result, elapsed: clock::now() - started }
     }
@@ -59,8 +60,7 @@ impl SmtpSender {
             if counts.idle == 0 && counts.leased >= wanted && !is_shut_down {
                 return Ok(counts.leased);
             }
-            let lease = acquisition(&self.inner).lease(clock::now(), &HostSet::default(), false, None);
-            leases.push(lease.map_err(|failed| failed.error)?);
+            leases.push(acquire(&self.inner, clock::now(), false, None)?);
         }
         Ok(leases.len())
     }
@@ -71,8 +71,7 @@ impl SmtpSender {
     ///
     /// [`SendError`] if none could be had within `acquire_timeout`.
     pub fn lease(&self) -> Result<Lease, SendError> {
-        let lease = acquisition(&self.inner).lease(clock::now(), &HostSet::default(), false, None);
-        Ok(Lease::new(lease.map_err(|failed| failed.error)?, self.clone()))
+        Ok(Lease::new(acquire(&self.inner, clock::now(), false, None)?, self.clone()))
     }
 
     /// Ends the sender: refuses new work, wakes whoever waits with [`Shutdown`](crate::FailureKind::Shutdown), lets sends that run finish
@@ -99,6 +98,13 @@ impl SmtpSender {
 /// How long sends that were cut, and the pool's threads, have to notice.
 const CUT_TIME: Duration = Duration::from_millis(500);
 
-fn acquisition(inner: &Inner) -> Acquisition<'_> {
-    Acquisition { inner, started: clock::now(), caller: None, cancel: None }
+/// A connection for a call that begins `now` and sends nothing.
+fn acquire(
+    inner: &Inner,
+    now: Instant,
+    fresh: bool,
+    only: Option<HostId>,
+) -> Result<PoolLease<SmtpConnector>, SendError> {
+    let acquisition = Acquisition { inner, started: now, caller: None, cancel: None };
+    acquisition.lease(now, &HostSet::default(), fresh, only).map_err(|failed| failed.error)
 }
