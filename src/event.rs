@@ -133,7 +133,7 @@ impl fmt::Display for Party {
 }
 
 /// Why a message was refused before any byte of it left.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Inadmissible {
     /// A control character in an address, or what only a quoted local part may hold outside of one.
     Address(Party),
@@ -168,7 +168,7 @@ impl fmt::Display for Inadmissible {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     /// The transport failed.
     Transport(Step, Fault),

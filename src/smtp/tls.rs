@@ -153,11 +153,13 @@ fn connector_for(host: &Host) -> native_tls::Result<TlsConnector> {
 }
 
 /// Runs the handshake; the name in the certificate must be `name`.
-pub(super) fn handshake(connector: &TlsConnector, name: &str, tcp: DeadlineTcp) -> Result<DeadlineStream, Failure> {
+pub(super) fn handshake(connector: &TlsConnector, name: &str, mut tcp: DeadlineTcp) -> Result<DeadlineStream, Failure> {
     // The TLS library drops the stream when it fails: that is to cut it, as everything that is out of step is cut.
     tcp.cut_on_drop(true);
+    tcp.begin_handshake();
     match connector.connect(name.trim_end_matches('.'), tcp) {
-        Ok(stream) => {
+        Ok(mut stream) => {
+            stream.get_mut().end_handshake();
             stream.get_ref().cut_on_drop(false);
             Ok(DeadlineStream::Tls(Box::new(stream)))
         }
