@@ -102,7 +102,9 @@ impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.failure.event.fmt(f)?;
         match self.failure.event {
-            Event::Transport(_, Fault::TimedOut) | Event::TooLate => write!(f, " ({})", self.limit),
+            Event::Transport(_, Fault::TimedOut) | Event::TooLate | Event::TlsNotReady => {
+                write!(f, " ({})", self.limit)
+            }
             // Nothing else sets a time for the commit.
             Event::CommitGate => write!(f, " ({})", Limit::CallersDeadline),
             _ => Ok(()),

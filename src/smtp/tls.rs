@@ -65,7 +65,7 @@ impl LazyConnector {
                 Failure::transport(Step::Connect, error, SendStage::BeforeConnect)
             }),
             Ok(Err((fault, error))) => Err(failure_of(fault, error, SendStage::BeforeConnect)),
-            Err(_) => Err(Failure::new(Event::TooLate, SendStage::BeforeConnect)),
+            Err(_) => Err(Failure::new(Event::TlsNotReady, SendStage::BeforeConnect)),
         }
     }
 
@@ -221,7 +221,13 @@ mod tests {
         let (lazy, go_on, begun) = slow();
         let deadline = Deadline::after(Duration::from_millis(20));
         let failure = lazy.get(deadline, &[]).unwrap_err();
-        assert_eq!((failure.event, failure.stage), (Event::TooLate, SendStage::BeforeConnect), "no host is to blame");
+        assert_eq!(
+            (failure.event, failure.stage),
+            (Event::TlsNotReady, SendStage::BeforeConnect),
+            "no host is to blame"
+        );
+        let text = failure.event.to_string();
+        assert!(text.contains("root certificates") && !text.contains("command"), "{text}");
         assert!(deadline.is_over());
         go_on.send(()).unwrap();
         assert!(lazy.get(Deadline::after(PATIENCE), &[]).is_ok());

@@ -276,6 +276,7 @@ impl TraceCause {
             Event::Inadmissible(_) => "inadmissible",
             Event::CommitGate => "commit_gate",
             Event::TooLate => "too_late",
+            Event::TlsNotReady => "tls_not_ready",
             Event::TooManyRecipients => "too_many_recipients",
             Event::BdatNotKnown => "bdat_not_known",
             Event::ResolverBusy => "resolver_busy",
