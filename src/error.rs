@@ -272,7 +272,7 @@ impl fmt::Display for SendError {
 impl SendError {
     /// The host, or for want of one those that there were.
     fn place(&self) -> String {
-        let cut = |endpoint: &Endpoint| cut_front(&endpoint.to_string(), LONGEST_HOST);
+        let cut = |endpoint: &Endpoint| cut_front(&endpoint.to_string(), LONGEST_HOST).into_owned();
         match (&self.0.endpoint, self.0.trace.hosts()) {
             (Some(endpoint), _) => format!(" on {}", cut(endpoint)),
             (None, [only]) => format!(" on {}", cut(only)),
@@ -286,6 +286,7 @@ impl SendError {
 fn cut(text: &str, most: usize) -> Cow<'_, str> {
     match text.char_indices().nth(most) {
         None => text.into(),
+        Some(_) if most == 0 => "".into(),
         Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect::<String>().into(),
     }
 }
@@ -301,7 +302,8 @@ fn cut_front(text: &str, most: usize) -> Cow<'_, str> {
 impl fmt::Debug for SendError {
     /// Everything but the recipients' addresses, which have no business in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { classification, what, attempts, endpoint, reply, recipients, retry_after, pool, source, trace } = &*self.0;
+        let Inner { classification, what, attempts, endpoint, reply, recipients, retry_after, pool, source, trace } =
+            &*self.0;
         f.debug_struct("SendError")
             .field("classification", classification)
             .field("what", what)
@@ -321,5 +323,46 @@ impl StdError for SendError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         let source = self.0.source.as_deref()?;
         Some(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_long_is_cut_and_what_must_be_there_stays() {
+        let classification = Classification {
+            kind: FailureKind::UnknownAfterData,
+            stage: SendStage::DataCompleted,
+            retry_allowed: false,
+            discard_connection: true,
+            reason: "",
+        };
+        let text = |what: usize, host: usize, reply: usize| {
+            let said = Reply::from_wire(554, &[b"554 5.7.1 ".as_slice(), "ü".repeat(reply).as_bytes()].concat());
+            let endpoint = Endpoint::new(&format!("{}.example", "h".repeat(host)), 587);
+            let error = SendError::new(classification, "w".repeat(what))
+                .with_endpoint(Some(endpoint))
+                .with_reply(Some(said))
+                .with_attempts(2)
+                .with_retry_after(Some(Duration::from_secs(12)))
+                .with_pool(PoolCounts { max_size: 8, total: 3, ..PoolCounts::default() });
+            error.to_string()
+        };
+        for what in [0, 1, 60, 200, 1000] {
+            for host in [1, 60, 80, 240] {
+                for reply in [0, 10, 100, 500, 60_000] {
+                    let text = text(what, host, reply);
+                    assert!(text.chars().count() <= TWO_LINES, "{}: {text}", text.chars().count());
+                    for part in
+                        ["may have been delivered", ".example:587", "after the last byte", "12.0 s", "max_size=8"]
+                    {
+                        assert!(text.contains(part), "{part}: {text}");
+                    }
+                }
+            }
+        }
+        assert!(text(60, 20, 20).contains("554 5.7.1 üüüüüüüüüüüüüüüüüüüü; next"), "what is short is whole");
     }
 }

@@ -148,10 +148,7 @@ mod tests {
                 let old = heard(&hello([3, 3], session, &[]), at_a_time);
                 let old_extended = heard(&hello([3, 3], session, &[0xff, 1, 0, 1, 0]), at_a_time);
                 let new = heard(&hello([3, 3], session, &[key_share, versions].concat()), at_a_time);
-                assert_eq!(
-                    (old, old_extended, new),
-                    (TlsVersion::Tls12, TlsVersion::Tls12, TlsVersion::Tls13)
-                );
+                assert_eq!((old, old_extended, new), (TlsVersion::Tls12, TlsVersion::Tls12, TlsVersion::Tls13));
             }
         }
         assert_eq!(heard(&hello([3, 1], 0, &[]), 1000), TlsVersion::Unknown, "TLS 1.0 is never agreed to");

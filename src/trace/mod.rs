@@ -11,7 +11,7 @@ mod table;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::endpoint::{Endpoint, HostId};
+use crate::endpoint::Endpoint;
 
 pub use self::event::{TlsVersion, TraceCause, TraceEvent, WaitOutcome};
 pub(crate) use self::recorder::Recorder;
@@ -136,11 +136,6 @@ impl fmt::Debug for Trace {
         let steps: Vec<_> = self.steps().collect();
         f.debug_struct("Trace").field("steps", &steps).field("left_out", &self.left_out).finish()
     }
-}
-
-/// The number of a host, as a step keeps it.
-fn number_of(host: HostId) -> u16 {
-    u16::try_from(host.0).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]

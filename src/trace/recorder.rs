@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::endpoint::HostId;
 use crate::error::SendError;
 
-use super::{Entry, Hosts, TlsVersion, Trace, TraceEvent, number_of};
+use super::{Entry, Hosts, TlsVersion, Trace, TraceEvent};
 
 /// Writes down what happens in one call.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Recorder {
     /// Something was over at `at`, and had taken so long.
     pub(crate) fn step(&mut self, at: Instant, took: Option<Duration>, host: Option<HostId>, event: TraceEvent) {
         let at = at.saturating_duration_since(self.started);
-        self.trace.push(Entry { at, took, host: host.map(number_of), event });
+        self.trace.push(Entry::new(at, took, host, event));
     }
 
     /// The connection that the last step came to speaks TLS of this version.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, HostId};
 
 use super::event::TraceEvent;
 use super::table::Short;
@@ -11,10 +11,34 @@ use super::table::Short;
 /// A step as it is kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    pub(super) at: Duration,
-    pub(super) took: Option<Duration>,
-    pub(super) host: Option<u16>,
+    at: Nanos,
+    took: Nanos,
+    host: Option<u16>,
     pub(super) event: TraceEvent,
+}
+
+impl Entry {
+    pub(super) fn new(at: Duration, took: Option<Duration>, host: Option<HostId>, event: TraceEvent) -> Self {
+        let host = host.and_then(|host| u16::try_from(host.0).ok());
+        Self { at: Nanos::of(at), took: took.map_or(Nanos::UNKNOWN, Nanos::of), host, event }
+    }
+}
+
+/// A duration in half the room of one, because every receipt has some of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Nanos(u64);
+
+impl Nanos {
+    const UNKNOWN: Self = Self(u64::MAX);
+
+    /// Five centuries at most.
+    fn of(duration: Duration) -> Self {
+        Self(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX - 1))
+    }
+
+    fn known(self) -> Option<Duration> {
+        (self != Self::UNKNOWN).then(|| Duration::from_nanos(self.0))
+    }
 }
 
 /// One step of a [`Trace`](super::Trace).
@@ -28,7 +52,8 @@ pub struct TraceStep<'a> {
 
 impl<'a> TraceStep<'a> {
     pub(super) fn new(entry: &Entry, hosts: &'a [Endpoint]) -> Self {
-        let Entry { at, took, host, event } = *entry;
+        let Entry { at: Nanos(at), took, host, event } = *entry;
+        let (at, took) = (Duration::from_nanos(at), took.known());
         Self { at, took, endpoint: host.and_then(|host| hosts.get(usize::from(host))), event }
     }
 
