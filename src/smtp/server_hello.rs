@@ -1,11 +1,11 @@
 //! The version of TLS that a server chose, heard from its own first words.
 //!
-//! native-tls does not tell. The ServerHello is in the clear in every version, so what passes through the stream on its way to the TLS
+//! native-tls does not tell. The `ServerHello` is in the clear in every version, so what passes through the stream on its way to the TLS
 //! library says it. Sans-IO, and for a person's eyes only: no decision rests on it.
 
 use crate::trace::TlsVersion;
 
-/// More than a ServerHello has before its extensions, and extensions as long as any server's.
+/// More than a `ServerHello` has before its extensions, and extensions as long as any server's.
 const MOST: usize = 1024;
 
 const HANDSHAKE: u8 = 22;
@@ -52,7 +52,7 @@ impl ServerHello {
     }
 }
 
-/// The version that a ServerHello names: the one in its `supported_versions`
+/// The version that a `ServerHello` names: the one in its `supported_versions`
 /// ([RFC 8446 §4.2.1](https://www.rfc-editor.org/rfc/rfc8446#section-4.2.1)), or else the one in its head
 /// ([RFC 5246 §7.4.1.3](https://www.rfc-editor.org/rfc/rfc5246#section-7.4.1.3)).
 fn version_in(heard: &[u8]) -> Option<TlsVersion> {
@@ -112,7 +112,7 @@ impl<'a> Rest<'a> {
 mod tests {
     use super::*;
 
-    /// A ServerHello by the letter of RFC 5246 and RFC 8446.
+    /// A `ServerHello` by the letter of RFC 5246 and RFC 8446.
     fn hello(in_head: [u8; 2], session: usize, extensions: &[u8]) -> Vec<u8> {
         let mut body = in_head.to_vec();
         body.extend([7; 32]);

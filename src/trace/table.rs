@@ -14,8 +14,8 @@ impl fmt::Display for Short {
         let micros = self.0.as_micros();
         let (whole, tenths, unit) = match micros {
             0 => return f.write_str("0 ms"),
-            ..1_000 => return write!(f, "{micros} µs"),
-            ..1_000_000 => (micros / 1_000, micros % 1_000 / 100, "ms"),
+            1..1_000 => return write!(f, "{micros} µs"),
+            1_000..1_000_000 => (micros / 1_000, micros % 1_000 / 100, "ms"),
             _ => (micros / 1_000_000, micros % 1_000_000 / 100_000, "s"),
         };
         match whole {
