@@ -154,7 +154,8 @@ fn what_ended_a_call_is_its_last_step_but_one() {
         (does(Stage::EndOfData, Action::Silence), "send_failed", "timed_out", "end_of_data", None, None),
     ] {
         let server = TestServer::builder().script(script).start();
-        let sender = sender(plain(&server)).final_reply_timeout(ms(50)).build().unwrap();
+        let patience = if label == "timed_out" { ms(50) } else { PATIENCE };
+        let sender = sender(plain(&server)).final_reply_timeout(patience).build().unwrap();
         let error = send(&sender, "end@trace").unwrap_err();
         let steps = labels(error.trace());
         assert_eq!(steps[steps.len() - 2..], [step, "gave_up"], "{during}: {}", error.trace());
@@ -305,7 +306,10 @@ fn the_text_of_every_kind_of_failure_fits_two_lines_and_names_what_matters() {
     };
     for (kind, script, stage, parts) in rows {
         let server = TestServer::builder().script(script).start();
-        let sender = sender(plain(&server)).send_timeout(ms(200)).final_reply_timeout(ms(50)).build().unwrap();
+        // Short only where it is to be run into: a busy machine runs into any.
+        let limit = |text: &str, short| if parts.iter().any(|part| part.starts_with(text)) { short } else { PATIENCE };
+        let sender = sender(plain(&server)).send_timeout(limit("send_timeout", ms(200)));
+        let sender = sender.final_reply_timeout(limit("final_reply_timeout", ms(50))).build().unwrap();
         let big = big_content("text@trace", 5_000_000);
         let content = if parts.contains(&in_content) { big } else { content("text@trace") };
         let error = sender.send_raw(&envelope(1), &content).unwrap_err();
@@ -322,11 +326,12 @@ fn the_text_of_every_kind_of_failure_fits_two_lines_and_names_what_matters() {
     check(&error, FailureKind::HostUnavailable, &server, &parts);
     // Those that no server has a part in.
     let server = TestServer::start();
-    let sender: SmtpSender = sender(plain(&server)).max_size(1).acquire_timeout(ms(50)).build().unwrap();
+    let sender: SmtpSender = sender(plain(&server)).max_size(1).acquire_timeout(ms(200)).build().unwrap();
     let before = "before connecting";
-    let lease = sender.lease().unwrap();
+    // On a busy machine opening a connection may take longer than that, but not every time.
+    let lease = (0..50).find_map(|_| sender.lease().ok()).unwrap();
     let error = send(&sender, "exhausted@trace").unwrap_err();
-    check(&error, FailureKind::PoolExhausted, &server, &["acquire_timeout is 50ms", before, "leased=1"]);
+    check(&error, FailureKind::PoolExhausted, &server, &["acquire_timeout is 200ms", before, "leased=1"]);
     drop(lease);
     let token = smtp_pool::CancelToken::new();
     token.cancel();
