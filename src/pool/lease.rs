@@ -14,7 +14,7 @@ use crate::pool::held::{self, Record};
 use crate::pool::shared::Shared;
 use crate::pool::slot::{Charge, Gift};
 use crate::pool::state::PoolState;
-use crate::pool::{AcquireError, Fate, Happened, Journal, Renewal};
+use crate::pool::{AcquireError, Diary, Fate, Happened, Renewal};
 use crate::stats::DiscardReason;
 
 type State<C> = PoolState<<C as Connector>::Connection>;
@@ -119,7 +119,7 @@ impl<C: Connector> Lease<C> {
         mut self,
         why: Renewal,
         request: Request,
-        journal: &mut dyn Journal<C::Error>,
+        diary: &mut dyn Diary<C::Error>,
     ) -> Result<Self, AcquireError<C::Error>> {
         let Some(connection) = self.connection.take() else { unreachable!("the lease has not ended") };
         let (reason, how) = match why {
@@ -141,8 +141,8 @@ impl<C: Connector> Lease<C> {
         self.seat.on_drop = OnDrop::Nothing;
         let record = &self.seat.record;
         let decided = shared.decide(|state, fx| state.renew(record, reason, with_siblings, &errand, now, fx));
-        journal.note(now, Happened::Replaced { host: record.host, id: record.id, reason });
-        shared.follow(errand, decided, now, journal)
+        diary.note(now, Happened::Replaced { host: record.host, id: record.id, reason });
+        shared.follow(errand, decided, now, diary)
     }
 
     /// Whether the connection is alive, before it is used.

@@ -11,11 +11,11 @@ mod choice;
 mod connector;
 mod cooldown;
 mod crew;
+mod diary;
 mod effects;
 mod errand;
 mod held;
 mod hosts;
-mod journal;
 mod lease;
 mod maintenance;
 mod permit;
@@ -43,8 +43,8 @@ use crate::pool::state::Step;
 use crate::stats::{DiscardReason, PoolCounts, PoolStatus};
 
 pub(crate) use crate::pool::connector::{Close, Connector, OpenError};
+pub(crate) use crate::pool::diary::{Diary, Happened, Wait};
 pub(crate) use crate::pool::errand::{HostSet, Request};
-pub(crate) use crate::pool::journal::{Happened, Journal, Wait};
 pub(crate) use crate::pool::lease::Lease;
 
 /// What the pool is to know of one host.
@@ -213,7 +213,7 @@ impl<C: Connector> Pool<C> {
         &self,
         now: Instant,
         request: Request,
-        journal: &mut dyn Journal<C::Error>,
+        diary: &mut dyn Diary<C::Error>,
     ) -> Result<Lease<C>, AcquireError<C::Error>> {
         let mut errand = Errand::new(Ticket::default(), request);
         let mut passed_over = Vec::new();
@@ -222,18 +222,18 @@ impl<C: Connector> Pool<C> {
             passed_over = state.passed_over(&errand, &step, now);
             step
         });
-        passed_over.into_iter().for_each(|happened| journal.note(now, happened));
+        passed_over.into_iter().for_each(|happened| diary.note(now, happened));
         match decided {
             // The short way of most calls; it leaves nothing to be carried out.
             (Step::Take(Gift::Connection(held, charge)), fx) if fx.is_empty() && !errand.is_cancelled() => {
                 let mut lease = Lease::new(Arc::clone(&self.shared), held, errand.ticket, now);
                 if !lease.look() {
-                    return self.shared.replace(errand, lease, charge, journal);
+                    return self.shared.replace(errand, lease, charge, diary);
                 }
-                lease.tell(journal);
+                lease.tell(diary);
                 Ok(lease)
             }
-            decided => self.shared.follow(errand, decided, now, journal),
+            decided => self.shared.follow(errand, decided, now, diary),
         }
     }
 

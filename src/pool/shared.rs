@@ -21,7 +21,7 @@ use crate::pool::permit::OpenPermit;
 use crate::pool::place::WaitingPlace;
 use crate::pool::slot::{Charge, Gift, Refusal, RefusalReason};
 use crate::pool::state::{PoolState, Step};
-use crate::pool::{AcquireError, Fate, Happened, HostPlan, Journal, Limits, Wait};
+use crate::pool::{AcquireError, Diary, Fate, Happened, HostPlan, Limits, Wait};
 use crate::stats::DiscardReason;
 use crate::sync::channel::{self, Receiver, Sender, TrySendError};
 use crate::sync::{Condvar, Mutex};
@@ -194,7 +194,7 @@ impl<C: Connector> Shared<C> {
         mut errand: Errand,
         decided: (Step<C::Connection>, Effects<C::Connection>),
         mut since: Instant,
-        journal: &mut dyn Journal<C::Error>,
+        diary: &mut dyn Diary<C::Error>,
     ) -> Result<Lease<C>, AcquireError<C::Error>> {
         let mut cause = None;
         let mut turn = self.turn(&errand, decided);
@@ -210,10 +210,10 @@ impl<C: Connector> Shared<C> {
                 }
                 Turn::Lease(mut lease, charge) => {
                     if lease.look() {
-                        lease.tell(journal);
+                        lease.tell(diary);
                         return Ok(lease);
                     }
-                    let decided = self.bury(&errand, lease, charge, journal);
+                    let decided = self.bury(&errand, lease, charge, diary);
                     self.turn(&errand, decided)
                 }
                 Turn::Permit(mut permit) => {
@@ -233,7 +233,7 @@ impl<C: Connector> Shared<C> {
                                     continue;
                                 }
                                 let (host, id, took) = (lease.host(), lease.id(), lease.since() - began);
-                                journal.note(lease.since(), Happened::Opened { host, id, took });
+                                diary.note(lease.since(), Happened::Opened { host, id, took });
                                 if is_open {
                                     return Ok(lease);
                                 }
@@ -243,14 +243,14 @@ impl<C: Connector> Shared<C> {
                             }
                             // It was cut short, or may have been: that says nothing about the host.
                             Err(OpenError { error, .. }) if errand.is_cancelled() => {
-                                since = tell_failure(journal, permit.host(), began, &error);
+                                since = tell_failure(diary, permit.host(), began, &error);
                                 cause = Some((permit.host(), error));
                                 drop(permit);
                                 self.cancelled(&errand)
                             }
                             Err(OpenError { error, blame }) => {
                                 let host = permit.host();
-                                since = tell_failure(journal, host, began, &error);
+                                since = tell_failure(diary, host, began, &error);
                                 let text = Arc::from(error.to_string());
                                 cause = Some((host, error));
                                 let decided = permit.fail(blame, text, &mut errand);
@@ -262,7 +262,7 @@ impl<C: Connector> Shared<C> {
                 Turn::Wait(place) => {
                     let step = place.wait();
                     let (now, wait) = (clock::now(), Wait::of(&step));
-                    journal.note(now, Happened::Waited(now - since, wait));
+                    diary.note(now, Happened::Waited(now - since, wait));
                     since = now;
                     self.turn(&errand, (step, Effects::new()))
                 }
@@ -291,11 +291,11 @@ impl<C: Connector> Shared<C> {
         errand: Errand,
         dead: Lease<C>,
         charge: Charge,
-        journal: &mut dyn Journal<C::Error>,
+        diary: &mut dyn Diary<C::Error>,
     ) -> Result<Lease<C>, AcquireError<C::Error>> {
         let since = dead.since();
-        let decided = self.bury(&errand, dead, charge, journal);
-        self.follow(errand, decided, since, journal)
+        let decided = self.bury(&errand, dead, charge, diary);
+        self.follow(errand, decided, since, diary)
     }
 
     fn bury(
@@ -303,11 +303,11 @@ impl<C: Connector> Shared<C> {
         errand: &Errand,
         dead: Lease<C>,
         charge: Charge,
-        journal: &mut dyn Journal<C::Error>,
+        diary: &mut dyn Diary<C::Error>,
     ) -> (Step<C::Connection>, Effects<C::Connection>) {
         let record = dead.into_dead();
         let now = clock::now();
-        journal.note(now, Happened::Replaced { host: record.host, id: record.id, reason: DiscardReason::ServerClosed });
+        diary.note(now, Happened::Replaced { host: record.host, id: record.id, reason: DiscardReason::ServerClosed });
         self.decide(|state, fx| state.found_dead(&record, charge, errand, now, fx))
     }
 
@@ -343,9 +343,9 @@ impl<C: Connector> Drop for Shared<C> {
 }
 
 /// Notes that opening a connection failed, and returns when.
-fn tell_failure<E>(journal: &mut dyn Journal<E>, host: HostId, began: Instant, error: &E) -> Instant {
+fn tell_failure<E>(diary: &mut dyn Diary<E>, host: HostId, began: Instant, error: &E) -> Instant {
     let now = clock::now();
-    journal.note(now, Happened::OpenFailed { host, took: now - began, error });
+    diary.note(now, Happened::OpenFailed { host, took: now - began, error });
     now
 }
 

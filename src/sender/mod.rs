@@ -5,7 +5,7 @@ mod attempt;
 mod builder;
 mod care;
 mod connector;
-mod journal;
+mod diary;
 mod lease;
 mod pause;
 mod retry;

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use crate::pool::{Happened, Journal, Wait};
+use crate::pool::{Diary, Happened, Wait};
 use crate::report::Judged;
 use crate::trace::{Recorder, TraceCause, TraceEvent, WaitOutcome};
 
-impl Journal<Judged> for Recorder {
+impl Diary<Judged> for Recorder {
     fn note(&mut self, at: Instant, happened: Happened<'_, Judged>) {
         let (took, host, event) = match happened {
             Happened::Waited(took, wait) => (Some(took), None, TraceEvent::Waited { outcome: outcome_of(wait) }),

@@ -11,13 +11,13 @@ use crate::pool::state::{PoolState, Step};
 use crate::stats::{DiscardReason, HostState};
 
 /// Where one call's steps are written down. Told of things that have happened, in the call's own thread; must be quick.
-pub(crate) trait Journal<E> {
+pub(crate) trait Diary<E> {
     /// Something was over at `at`.
     fn note(&mut self, at: Instant, happened: Happened<'_, E>);
 }
 
 /// For callers who tell nobody.
-impl<E> Journal<E> for () {
+impl<E> Diary<E> for () {
     fn note(&mut self, _: Instant, _: Happened<'_, E>) {}
 }
 
@@ -71,11 +71,11 @@ impl Wait {
 impl<C: Connector> Lease<C> {
     /// Notes that this connection was lent.
     #[inline]
-    pub(super) fn tell(&self, journal: &mut dyn Journal<C::Error>) {
+    pub(super) fn tell(&self, diary: &mut dyn Diary<C::Error>) {
         let record = self.record();
         let idle = self.since().saturating_duration_since(record.idle_from());
         let lent = Happened::Lent { host: record.host, id: record.id, idle, messages: record.messages };
-        journal.note(self.since(), lent);
+        diary.note(self.since(), lent);
     }
 }
 
