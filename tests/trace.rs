@@ -230,7 +230,19 @@ fn every_door_gives_a_trace() {
         server.set_script(Script::new().on(Stage::Mail, [Action::reply("550 5.7.1 no\r\n")]));
         let error = connection.send_with(&envelope(1), &content("r2d2-2@trace"), &SendOptions::new()).unwrap_err();
         assert_eq!(labels(error.trace()), ["send_failed", "gave_up"]);
+        server.set_script(Script::new().on(Stage::Rset, [Action::Fin]));
+        let error = manager.is_valid(&mut connection).unwrap_err();
+        assert_eq!(labels(error.trace()), ["send_failed", "gave_up"]);
+        server.set_script(Script::new().on(Stage::Connect, [Action::reply("554 5.3.2 no\r\n"), Action::Fin]));
+        let error = manager.connect().unwrap_err();
+        assert_eq!(labels(error.trace()), ["connect_failed", "gave_up"]);
+        server.set_script(Script::new());
     }
+    let mut lease = sender.lease().unwrap();
+    server.set_script(Script::new().on(Stage::Noop, [Action::Fin]));
+    assert_eq!(labels(lease.noop().unwrap_err().trace()), ["send_failed", "gave_up"]);
+    drop(lease);
+    server.set_script(Script::new());
     sender.shutdown(ms(0));
     let error = sender.lease().unwrap_err();
     assert_eq!((error.kind(), labels(error.trace())), (FailureKind::Shutdown, vec!["gave_up"]));

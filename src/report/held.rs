@@ -1,6 +1,6 @@
 //! A message over a session that its caller holds, where nothing is tried twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lettre::address::Envelope;
 
@@ -84,10 +84,14 @@ impl HeldSession<'_> {
         }
     }
 
-    /// The error for a failure that was no message's.
-    pub(crate) fn error(&self, failure: Failure, limit: Limit) -> SendError {
+    /// The error for a failure that was no message's, of a call that began at `started`.
+    pub(crate) fn error(&self, failure: Failure, limit: Limit, started: Instant) -> SendError {
         let judged = self.judge(interrupted(failure, None, self.stop), limit);
-        send_error(judged, self.endpoint.clone(), Vec::new())
+        let (mut trace, now) = (Recorder::new(started), clock::now());
+        Dialogue { host: HostId(0), began: started, ended: now }.failed(&judged.failure, &[], &mut trace);
+        let error = send_error(judged, self.endpoint.clone(), Vec::new());
+        trace.gave_up(now, &error);
+        error.with_trace(trace.finish(Hosts::One(self.endpoint.clone())))
     }
 
     fn judge(&self, failure: Failure, limit: Limit) -> Judged {

@@ -33,8 +33,8 @@ const BEGINNING: usize = MOST / 2;
 /// `Display` shows a line for each step: when it was over, counted from the start of the call, how long it took, the host, and what
 /// happened. A program reads the same from [`steps`](Self::steps).
 ///
-/// A trace holds no credential, no address, no content and nothing of a server's text but its codes; recipients are numbers. So it can
-/// be logged, at whatever level.
+/// A trace holds no credential, no mail address, no content and nothing of a server's text but its codes; recipients are numbers. So it
+/// can be logged, at whatever level.
 ///
 /// ```
 /// use smtp_pool::{Host, SmtpSender, TraceEvent};
