@@ -50,7 +50,7 @@
 //!
 //! - [`SmtpSender`] and [`PoolOptions`]: sending, and every option with its default and its reason
 //! - [`Host`]: servers, TLS, credentials; also from a URL
-//! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients
+//! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients, delivery status notifications ([`Dsn`])
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
 //! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means
@@ -119,7 +119,8 @@ pub use crate::error::{Classification, FailureKind, SendError};
 #[cfg(feature = "r2d2")]
 pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 pub use crate::options::{
-    AmbiguityBoundary, Backoff, Host, KeepaliveCommand, OptionsError, PoolOptions, RecipientPolicy, SendOptions,
+    AmbiguityBoundary, Backoff, Dsn, DsnReturn, Host, KeepaliveCommand, Notify, OptionsError, PoolOptions,
+    RecipientDsn, RecipientPolicy, SendOptions,
 };
 pub use crate::recipient::{RecipientOutcome, RecipientStatus};
 pub use crate::reply::{EnhancedCode, Reply};

@@ -83,6 +83,7 @@ pub struct Offered {
     pub size_limit: Option<u64>,
     pub eight_bit_mime: bool,
     pub smtp_utf8: bool,
+    pub dsn: bool,
     pub starttls: bool,
     /// Names of mechanisms that the crate speaks, in upper case.
     pub auth: Vec<&'static str>,
@@ -102,6 +103,7 @@ pub fn offered(ehlo: &Reply) -> Offered {
             "8BITMIME" => offered.eight_bit_mime = true,
             "CHUNKING" => offered.chunking = true,
             "SMTPUTF8" => offered.smtp_utf8 = true,
+            "DSN" => offered.dsn = true,
             "STARTTLS" => offered.starttls = true,
             // RFC 1870 §4: `size-value ::= 1*20DIGIT`, and 0 is no limit.
             "SIZE" => {

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use crate::cancel::CancelToken;
 
+use super::Dsn;
+
 /// What to do with a message when the server refuses some of its recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -30,6 +32,7 @@ pub struct SendOptions {
     pub(crate) deadline: Option<Instant>,
     pub(crate) recipients: RecipientPolicy,
     pub(crate) cancel: Option<CancelToken>,
+    pub(crate) dsn: Option<Dsn>,
 }
 
 impl SendOptions {
@@ -61,6 +64,13 @@ impl SendOptions {
     #[must_use]
     pub fn recipients(mut self, policy: RecipientPolicy) -> Self {
         self.recipients = policy;
+        self
+    }
+
+    /// What to ask for in delivery status notifications. Default: nothing.
+    #[must_use]
+    pub fn dsn(mut self, dsn: Dsn) -> Self {
+        self.dsn = Some(dsn);
         self
     }
 }

@@ -57,7 +57,7 @@ impl HeldSession<'_> {
         let caller = options.deadline.map(Deadline::on);
         let cancel = options.cancel.as_ref();
         let limits = TimeLimits::new(started, caller, started, send_timeout, final_reply_timeout);
-        let mail = Mail { envelope, content, policy: options.recipients };
+        let mail = Mail { envelope, content, policy: options.recipients, dsn: options.dsn.as_ref() };
         // Whoever holds a session may not have looked at it for long.
         let heard = self.session.listen().map_err(Refused::from);
         match heard.and_then(|()| transact(self.session, &mail, &limits, cancel)) {

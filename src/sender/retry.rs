@@ -27,7 +27,7 @@ pub(super) fn run(
 ) -> Result<Receipt, SendError> {
     let started = clock::now();
     let caller = options.deadline.map(Deadline::on);
-    let mail = Mail { envelope, content, policy: options.recipients };
+    let mail = Mail { envelope, content, policy: options.recipients, dsn: options.dsn.as_ref() };
     let cancel = options.cancel.as_ref();
     let call = Call { acquisition: Acquisition { inner, started, caller, cancel }, mail };
 

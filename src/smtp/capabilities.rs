@@ -19,6 +19,7 @@ pub(crate) struct Capabilities {
     pub(crate) size: bool,
     pub(crate) eight_bit_mime: bool,
     pub(crate) smtp_utf8: bool,
+    pub(crate) dsn: bool,
     pub(crate) starttls: bool,
     pub(crate) auth: Vec<Mechanism>,
     /// `LIMITS MAILMAX`: messages in one session ([RFC 9422](https://www.rfc-editor.org/rfc/rfc9422)).
@@ -44,6 +45,7 @@ impl Capabilities {
             "CHUNKING" => self.chunking = true,
             "8BITMIME" => self.eight_bit_mime = true,
             "SMTPUTF8" => self.smtp_utf8 = true,
+            "DSN" => self.dsn = true,
             "STARTTLS" => self.starttls = true,
             "SIZE" => {
                 self.size = true;
@@ -98,13 +100,14 @@ mod tests {
     fn keywords_are_read_in_any_case_and_the_unknown_is_passed_over() {
         let capabilities = read(
             "250-PIPELINING is my name\r\n250-pipelining\r\n250-Size 10240000\r\n250-AUTH PLAIN SCRAM-SHA-256 login\r\n\
-             250-AUTH=LOGIN XOAUTH2\r\n250-Chunking\r\n250-XUNHEARD of\r\n250-LIMITS RCPTMAX=100 MAILMAX=3\r\n250 \r\n",
+             250-AUTH=LOGIN XOAUTH2\r\n250-Chunking\r\n250-dsn\r\n250-XUNHEARD of\r\n250-LIMITS RCPTMAX=100 MAILMAX=3\r\n250 \r\n",
         );
         assert_eq!(
             capabilities,
             Capabilities {
                 pipelining: true,
                 chunking: true,
+                dsn: true,
                 size: true,
                 size_limit: Some(10_240_000),
                 auth: vec![Mechanism::Plain, Mechanism::Login, Mechanism::Xoauth2],

@@ -12,7 +12,7 @@ use lettre::address::Envelope;
 use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::event::{Desync, Event, Fault, Step};
-use crate::options::RecipientPolicy;
+use crate::options::{Dsn, RecipientPolicy};
 use crate::recipient::{RecipientOutcome, RecipientStatus};
 use crate::reply::Reply;
 use crate::stage::SendStage;
@@ -43,6 +43,7 @@ pub(crate) struct Mail<'a> {
     pub(crate) envelope: &'a Envelope,
     pub(crate) content: &'a [u8],
     pub(crate) policy: RecipientPolicy,
+    pub(crate) dsn: Option<&'a Dsn>,
 }
 
 /// When to give up.
@@ -162,8 +163,8 @@ impl Transaction<'_, '_> {
         if limits.send_by.remaining_at(limits.begins).is_zero() {
             return Err(Failure::new(Event::TooLate, self.stage));
         }
-        let Mail { envelope, content, .. } = *self.mail;
-        let parameters = admit(envelope, content, &self.session.capabilities)
+        let Mail { envelope, content, dsn, .. } = *self.mail;
+        let parameters = admit(envelope, content, dsn, &self.session.capabilities)
             .map_err(|inadmissible| Failure::new(Event::Inadmissible(inadmissible), self.stage))?;
         self.session.wire.set_deadline_at(limits.begins, limits.send_by);
         self.session.in_step = false;
@@ -196,7 +197,7 @@ impl Transaction<'_, '_> {
     }
 
     /// Offers the envelope, in groups where the server takes that, and collects the replies.
-    fn envelope(&mut self, parameters: MailParameters) -> Result<(), Failure> {
+    fn envelope(&mut self, parameters: MailParameters<'_>) -> Result<(), Failure> {
         let envelope = self.mail.envelope;
         let pipelining = self.session.capabilities.pipelining;
         let recipients = envelope.to().len();
@@ -217,7 +218,7 @@ impl Transaction<'_, '_> {
                 match sequence.at(next) {
                     Command::Rset => out.extend_from_slice(RSET),
                     Command::Mail => command::mail(out, envelope.from(), parameters),
-                    Command::Rcpt(index) => command::rcpt(out, &envelope.to()[index]),
+                    Command::Rcpt(index) => command::rcpt(out, &envelope.to()[index], parameters.dsn),
                     Command::Data => out.extend_from_slice(DATA),
                 }
                 if next > first && out.len() > MAX_GROUP_BYTES {

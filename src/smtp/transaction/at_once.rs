@@ -38,7 +38,11 @@ impl Transaction<'_, '_> {
     }
 
     /// Sends the message in one write, and reads the answers.
-    pub(super) fn leave_at_once(&mut self, parameters: MailParameters, limits: &TimeLimits) -> Result<Reply, Failure> {
+    pub(super) fn leave_at_once(
+        &mut self,
+        parameters: MailParameters<'_>,
+        limits: &TimeLimits,
+    ) -> Result<Reply, Failure> {
         self.compose(parameters);
         self.recipients.reserve_exact(1);
         self.commit(limits, limits.begins);
@@ -47,11 +51,11 @@ impl Transaction<'_, '_> {
     }
 
     /// Puts the whole message into the buffer.
-    fn compose(&mut self, parameters: MailParameters) {
+    fn compose(&mut self, parameters: MailParameters<'_>) {
         let envelope = self.mail.envelope;
         let out = &mut self.session.wire.out;
         command::mail(out, envelope.from(), parameters);
-        command::rcpt(out, &envelope.to()[0]);
+        command::rcpt(out, &envelope.to()[0], parameters.dsn);
         // The count stands in front of what it counts, so it is known too late. Counting what was written, and moving it behind
         // the command, leaves no room for a second opinion of what is written.
         let start = out.len();
@@ -128,7 +132,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::endpoint::Endpoint;
-    use crate::options::RecipientPolicy;
+    use crate::options::{Dsn, DsnReturn, Notify, RecipientDsn, RecipientPolicy};
     use crate::smtp::capabilities::Capabilities;
     use crate::smtp::session::Session;
     use crate::smtp::single_round_trip::WillingHost;
@@ -173,7 +177,8 @@ mod tests {
             let to = (0..self.recipients).map(|number| format!("{number}@example.com").parse().unwrap());
             let envelope = Envelope::new(None, to.collect()).unwrap();
             let content = vec![b'\n'; self.octets];
-            let mail = Mail { envelope: &envelope, content: &content, policy: RecipientPolicy::AcceptPartial };
+            let mail =
+                Mail { envelope: &envelope, content: &content, policy: RecipientPolicy::AcceptPartial, dsn: None };
             let now = clock::now();
             let limits = TimeLimits { commit_by: self.commit_by, ..TimeLimits::new(now, None, now, HOUR, HOUR) };
             let mut transaction = Transaction {
@@ -243,7 +248,7 @@ mod tests {
     #[test]
     fn a_write_that_fails_leaves_the_outcome_unknown_unless_a_refusal_stands_to_be_read() {
         let after = |before| {
-            let plain = MailParameters { size: None, eight_bit_mime: false, smtp_utf8: false };
+            let plain = MailParameters::default();
             let case = Case { before, ..Case::default() };
             case.with(|transaction, limits| transaction.leave_at_once(plain, limits).unwrap_err())
         };
@@ -269,9 +274,14 @@ mod tests {
         let longest = format!("{}@{}", "l".repeat(64), vec!["d".repeat(61); 4].join("."));
         let envelope = Envelope::new(Some(longest.parse().unwrap()), vec![longest.parse().unwrap()]).unwrap();
         let mut out = Vec::new();
-        let parameters = MailParameters { size: Some(usize::MAX), eight_bit_mime: true, smtp_utf8: true };
+        let original = RecipientDsn::new().original_recipient("o".repeat(493)).unwrap();
+        let everything = Notify::SUCCESS | Notify::FAILURE | Notify::DELAY;
+        let dsn = Dsn::new().content(DsnReturn::Full).notify(everything).envelope_id("e".repeat(100)).unwrap();
+        let dsn = dsn.recipient(longest.parse().unwrap(), original);
+        let parameters =
+            MailParameters { size: Some(usize::MAX), eight_bit_mime: true, smtp_utf8: true, dsn: Some(&dsn) };
         command::mail(&mut out, envelope.from(), parameters);
-        command::rcpt(&mut out, &envelope.to()[0]);
+        command::rcpt(&mut out, &envelope.to()[0], parameters.dsn);
         command::bdat_last(&mut out, usize::MAX);
         // Every line feed of theirs becomes two bytes, and none is at the end.
         BodyEncoder::counted(&[&[b'\n'; SMALL - 1][..], b"x"].concat()).fill(&mut out, usize::MAX);
