@@ -50,6 +50,7 @@ pub struct Offered {
     pub starttls: bool,
     pub auth: Vec<Mechanism>,
     pub mail_max: Option<u32>,
+    pub rcpt_max: Option<u32>,
 }
 
 /// What a server's reply to EHLO offers.
@@ -66,7 +67,19 @@ pub fn capabilities(ehlo: &Reply) -> Offered {
         auth,
         mail_max,
     } = Capabilities::from_ehlo(ehlo);
-    Offered { pipelining, chunking, size, size_limit, eight_bit_mime, smtp_utf8, dsn, starttls, auth, mail_max }
+    Offered {
+        pipelining,
+        chunking,
+        size,
+        size_limit,
+        eight_bit_mime,
+        smtp_utf8,
+        dsn,
+        starttls,
+        auth,
+        mail_max,
+        rcpt_max,
+    }
 }
 
 /// `content` as it leaves, in chunks of these sizes by turns.

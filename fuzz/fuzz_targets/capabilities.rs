@@ -32,6 +32,7 @@ fuzz_target!(|input: &[u8]| {
         starttls: offered.starttls,
         auth: auth.collect(),
         mail_max: offered.mail_max,
+        rcpt_max: offered.rcpt_max,
     };
     assert_eq!(offered, naive::offered(&expected));
 });

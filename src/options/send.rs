@@ -10,10 +10,14 @@ use super::Dsn;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum RecipientPolicy {
-    /// Send to all of them or to none.
+    /// Send to all of them or to none. More of them than the server takes at a time
+    /// ([RFC 9422](https://www.rfc-editor.org/rfc/rfc9422)) are refused before `MAIL`.
     #[default]
     AllOrNothing,
     /// Send to those that were accepted, and report the others in [`Receipt::recipients`](crate::Receipt::recipients).
+    ///
+    /// More recipients than the server takes at a time go in several transactions; what the one answer then means is in
+    /// [`_guide::delivery_guarantees`](crate::_guide::delivery_guarantees#more-recipients-than-a-server-takes-at-a-time).
     AcceptPartial,
 }
 

@@ -2,8 +2,10 @@
 
 mod failure;
 mod held;
+mod parts;
 mod receipt;
 
 pub(crate) use self::failure::{Judged, Limit, Met, interrupted, judge, send_error};
 pub(crate) use self::held::{HeldSession, SendSettings};
+pub(crate) use self::parts::Parts;
 pub use self::receipt::Receipt;

@@ -5,19 +5,22 @@ use std::collections::HashSet;
 use lettre::address::Envelope;
 
 use crate::event::{Inadmissible, Party};
-use crate::options::Dsn;
+use crate::options::{Dsn, RecipientPolicy};
 
 use super::body::normalised_len;
 use super::capabilities::Capabilities;
 use super::command::MailParameters;
+use super::transaction::Mail;
 
 /// The MAIL parameters of a message that this server can take, or why it cannot.
-pub(super) fn admit<'a>(
-    envelope: &Envelope,
-    content: &[u8],
-    dsn: Option<&'a Dsn>,
-    server: &Capabilities,
-) -> Result<MailParameters<'a>, Inadmissible> {
+pub(super) fn admit<'a>(mail: &Mail<'a>, server: &Capabilities) -> Result<MailParameters<'a>, Inadmissible> {
+    let Mail { envelope, to, content, policy, dsn } = *mail;
+    match (policy, server.rcpt_max) {
+        (RecipientPolicy::AllOrNothing, Some(limit)) if to.len() > limit as usize => {
+            return Err(Inadmissible::TooManyRecipients { count: to.len(), limit });
+        }
+        _ => {}
+    }
     let mut smtp_utf8 = false;
     let recipients = envelope.to().iter().enumerate().map(|(index, address)| (Party::Recipient(index + 1), address));
     for (party, address) in envelope.from().map(|sender| (Party::Sender, sender)).into_iter().chain(recipients) {
@@ -102,6 +105,10 @@ mod tests {
         Envelope::new(Some("a@example.com".parse().unwrap()), vec![recipient.parse().unwrap()]).unwrap()
     }
 
+    fn mail<'a>(envelope: &'a Envelope, content: &'a [u8]) -> Mail<'a> {
+        Mail { envelope, to: envelope.to(), content, policy: RecipientPolicy::AllOrNothing, dsn: None }
+    }
+
     #[test]
     fn no_address_can_leave_its_brackets() {
         for hostile in [
@@ -134,7 +141,7 @@ mod tests {
         let ascii = envelope("b@example.com");
         let foreign = envelope("ü@example.com");
         let plain = MailParameters::default();
-        let admit = |envelope, content, server| admit(envelope, content, None, server);
+        let admit = |envelope, content, server| admit(&mail(envelope, content), server);
         assert_eq!(admit(&ascii, b"x", &bare), Ok(plain));
         assert_eq!(admit(&ascii, b"\xfc", &bare), Err(Inadmissible::NeedsEightBitMime));
         assert_eq!(admit(&foreign, b"x", &bare), Err(Inadmissible::NeedsSmtpUtf8(Party::Recipient(1))));
@@ -155,7 +162,10 @@ mod tests {
         let (without, with) = (Capabilities::default(), Capabilities { dsn: true, ..Capabilities::default() });
         let envelope = envelope("b@example.com");
         let dsn = Dsn::new().notify(Notify::DELAY);
-        let admitted = |dsn, server| admit(&envelope, b"x", Some(dsn), server).map(|parameters| parameters.dsn);
+        let admitted = |dsn, server| {
+            let mail = Mail { dsn: Some(dsn), ..mail(&envelope, b"x") };
+            admit(&mail, server).map(|parameters| parameters.dsn)
+        };
         assert_eq!(admitted(&dsn, &with), Ok(Some(&dsn)));
         assert_eq!(admitted(&dsn, &without), Err(Inadmissible::NeedsDsn));
         let optional = dsn.clone().when_offered();
@@ -166,6 +176,20 @@ mod tests {
         let stranger = known.clone().recipient("c@example.com".parse().unwrap(), RecipientDsn::new()).when_offered();
         for server in [&with, &without] {
             assert_eq!(admitted(&stranger, server), Err(Inadmissible::DsnOfStranger));
+        }
+    }
+
+    #[test]
+    fn all_of_more_recipients_than_the_server_takes_are_refused() {
+        let envelope = envelope("b@example.com");
+        let three = vec![envelope.to()[0].clone(); 3];
+        let server = |rcpt_max| Capabilities { rcpt_max, ..Capabilities::default() };
+        let all = Mail { to: &three, ..mail(&envelope, b"x") };
+        let partial = Mail { policy: RecipientPolicy::AcceptPartial, ..all };
+        let refused = Err(Inadmissible::TooManyRecipients { count: 3, limit: 2 });
+        assert_eq!(admit(&all, &server(Some(2))), refused);
+        for (mail, rcpt_max) in [(all, Some(3)), (all, None), (partial, Some(2))] {
+            assert!(admit(&mail, &server(rcpt_max)).is_ok(), "{rcpt_max:?}");
         }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Capabilities {
     pub(crate) auth: Vec<Mechanism>,
     /// `LIMITS MAILMAX`: messages in one session ([RFC 9422](https://www.rfc-editor.org/rfc/rfc9422)).
     pub(crate) mail_max: Option<u32>,
+    /// `LIMITS RCPTMAX`: recipients in one transaction.
+    pub(crate) rcpt_max: Option<u32>,
 }
 
 impl Capabilities {
@@ -55,8 +57,11 @@ impl Capabilities {
             "AUTH" => words.for_each(|word| self.take_mechanism(word)),
             "LIMITS" => {
                 for limit in words {
-                    if let Some(("MAILMAX", value)) = limit.split_once('=') {
-                        self.mail_max = number(value).filter(|&limit| limit > 0);
+                    let most = |value| number(value).filter(|&limit| limit > 0);
+                    match limit.split_once('=') {
+                        Some(("MAILMAX", value)) => self.mail_max = most(value),
+                        Some(("RCPTMAX", value)) => self.rcpt_max = most(value),
+                        _ => {}
                     }
                 }
             }
@@ -112,6 +117,7 @@ mod tests {
                 size_limit: Some(10_240_000),
                 auth: vec![Mechanism::Plain, Mechanism::Login, Mechanism::Xoauth2],
                 mail_max: Some(3),
+                rcpt_max: Some(100),
                 ..Capabilities::default()
             }
         );
@@ -146,6 +152,8 @@ mod tests {
             ("MAILMAX=1 MAILMAX=2", Some(2)),
         ] {
             assert_eq!(read(&format!("250-x\r\n250 LIMITS {limits}\r\n")).mail_max, mail_max, "{limits}");
+            let limits = limits.replace("MAILMAX", "RCPTMAX");
+            assert_eq!(read(&format!("250-x\r\n250 LIMITS {limits}\r\n")).rcpt_max, mail_max, "{limits}");
         }
         let said_twice = read("250-x\r\n250-SIZE 5\r\n250 size\r\n");
         assert_eq!((said_twice.size, said_twice.size_limit), (true, None), "the last word counts");

@@ -26,7 +26,7 @@ impl Transaction<'_, '_> {
         let Some(single) = &self.session.single else { return false };
         // With a second recipient the message would go to the half that was accepted. After a refusal DATA is not pipelined
         // either, and RSET is owed, which must be answered by 250 before anything rests on it.
-        let fits = self.mail.envelope.to().len() == 1
+        let fits = self.to.len() == 1
             && self.mail.content.len() <= SMALL
             && self.session.refused_in_a_row == 0
             && !self.session.reset_owed
@@ -52,10 +52,9 @@ impl Transaction<'_, '_> {
 
     /// Puts the whole message into the buffer.
     fn compose(&mut self, parameters: MailParameters<'_>) {
-        let envelope = self.mail.envelope;
         let out = &mut self.session.wire.out;
-        command::mail(out, envelope.from(), parameters);
-        command::rcpt(out, &envelope.to()[0], parameters.dsn);
+        command::mail(out, self.mail.envelope.from(), parameters);
+        command::rcpt(out, &self.to[0], parameters.dsn);
         // The count stands in front of what it counts, so it is known too late. Counting what was written, and moving it behind
         // the command, leaves no room for a second opinion of what is written.
         let start = out.len();
@@ -177,13 +176,14 @@ mod tests {
             let to = (0..self.recipients).map(|number| format!("{number}@example.com").parse().unwrap());
             let envelope = Envelope::new(None, to.collect()).unwrap();
             let content = vec![b'\n'; self.octets];
-            let mail =
-                Mail { envelope: &envelope, content: &content, policy: RecipientPolicy::AcceptPartial, dsn: None };
+            let (to, policy) = (envelope.to(), RecipientPolicy::AcceptPartial);
+            let mail = Mail { envelope: &envelope, to, content: &content, policy, dsn: None };
             let now = clock::now();
             let limits = TimeLimits { commit_by: self.commit_by, ..TimeLimits::new(now, None, now, HOUR, HOUR) };
             let mut transaction = Transaction {
                 session: &mut session,
                 mail: &mail,
+                to,
                 stage: SendStage::Authenticated,
                 recipients: Vec::new(),
                 mail_refusal: None,
