@@ -1,5 +1,6 @@
 //! What the user decides: hosts, the pool's limits, and what may differ from one send to the next.
 
+mod batch;
 mod dsn;
 mod error;
 mod host;
@@ -9,6 +10,7 @@ mod send;
 mod url;
 mod validate;
 
+pub use self::batch::BatchOptions;
 pub use self::dsn::{Dsn, DsnReturn, Notify, RecipientDsn};
 pub use self::error::OptionsError;
 pub use self::host::Host;

@@ -128,17 +128,19 @@ impl Acquisition<'_> {
             {
                 Failed::early(self.of_open(host, judged, acquire_by, counts), None)
             }
-            AcquireError::Cancelled { counts, .. } => {
-                let what = "cancelled before a connection was there".to_owned();
-                let error = self.without_lease(FailureKind::Cancelled, what, "cancelled by the caller", counts);
-                Failed::early(error, None)
-            }
+            AcquireError::Cancelled { counts, .. } => Failed::early(self.cancelled(counts), None),
             AcquireError::ShutDown { counts } => {
                 let what = "no new message is taken".to_owned();
                 let error = self.without_lease(FailureKind::Shutdown, what, "the sender was shut down", counts);
                 Failed::early(error, None)
             }
         }
+    }
+
+    /// The error for a call that was cancelled before it had a connection.
+    pub(super) fn cancelled(&self, counts: PoolCounts) -> SendError {
+        let what = "cancelled before a connection was there".to_owned();
+        self.without_lease(FailureKind::Cancelled, what, "cancelled by the caller", counts)
     }
 
     /// The error for a session that did not come about.
