@@ -7,6 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 /// The monotonic time.
 #[expect(clippy::disallowed_methods, reason = "the one door for the monotonic clock")]
 pub(crate) fn now() -> Instant {
+    #[cfg(simulation)]
+    if let Some(now) = crate::simulation::now() {
+        return now;
+    }
     Instant::now()
 }
 

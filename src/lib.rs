@@ -50,6 +50,7 @@
 //!
 //! - [`SmtpSender`] and [`PoolOptions`]: sending, and every option with its default and its reason
 //! - [`Host`]: servers, TLS, credentials; also from a URL
+//! - [`_guide::configuration`]: both from a file (feature `serde`)
 //! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients, delivery status notifications ([`Dsn`])
 //! - [`SmtpSender::send_all`]: many messages, a few at a time, in any weather
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
@@ -72,6 +73,7 @@
 //! | feature | default | what it costs |
 //! |---|---|---|
 //! | `r2d2` | yes | r2d2 and its timer-thread crate. With Rust 1.85 hold `scheduled-thread-pool` at 0.2.7: 0.2.8 needs a newer compiler |
+//! | `serde` | no | serde_core and humantime, no macro: [`PoolOptions`] and [`Host`] from TOML, JSON and YAML, see [`_guide::configuration`] |
 //! | `testing` | no | rcgen and ring, for a throw-away certificate |
 
 // The floors, bottom up. A module uses only floors below its own; tests/architecture.rs holds it to that.
@@ -85,6 +87,8 @@ mod error;
 mod event;
 mod recipient;
 mod reply;
+#[cfg(simulation)]
+mod simulation;
 mod stage;
 mod stats;
 mod sync;

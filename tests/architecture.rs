@@ -10,7 +10,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const FLOORS: [&[&str]; 6] = [
-    &["blame", "cancel", "clock", "endpoint", "error", "event", "recipient", "reply", "stage", "stats", "sync"],
+    &[
+        "blame",
+        "cancel",
+        "clock",
+        "endpoint",
+        "error",
+        "event",
+        "recipient",
+        "reply",
+        "simulation",
+        "stage",
+        "stats",
+        "sync",
+    ],
     &["options"],
     &["smtp", "pool", "classify"],
     &["report"],
@@ -286,13 +299,53 @@ fn nothing_is_unsafe() {
     assert!(manifest.contains("unsafe_code = \"forbid\""));
 }
 
+/// The doors through which a simulation enters; see `src/simulation/mod.rs`.
+const SIMULATED: [&str; 3] = ["clock.rs", "smtp/mod.rs", "sync.rs"];
+
+#[test]
+fn a_simulation_enters_through_three_doors() {
+    for (file, _, source) in house() {
+        let is_inside = file.contains("simulation/") || file.starts_with("pool/tests/") || SIMULATED.contains(&&*file);
+        let code = code_of(&source);
+        assert!(
+            is_inside || modules_behind(&code, "crate::").iter().all(|(_, seen)| seen != "simulation"),
+            "src/{file}"
+        );
+    }
+}
+
+#[test]
+fn locks_threads_and_channels_enter_through_one_door() {
+    // Whatever came in beside it, no simulation would see.
+    let banned = [
+        "parking_lot",
+        "crossbeam_channel",
+        "sync::mpsc",
+        "sync::Mutex",
+        "sync::Condvar",
+        "thread::spawn",
+        "thread::Builder",
+    ];
+    for (file, module, source) in house() {
+        let is_simulated = ["pool", "sender", "cancel"].contains(&&*module);
+        let is_test = file.contains("/tests/") || file.ends_with("simulation/tally.rs");
+        if is_test || !is_simulated {
+            continue;
+        }
+        let code = code_of(source.split("#[cfg(test)]\nmod tests").next().unwrap()).replace("crate::sync::", "door::");
+        for name in banned {
+            assert!(!code.contains(name), "src/{file} has {name} from elsewhere than crate::sync");
+        }
+    }
+}
+
 #[test]
 fn time_enters_through_one_door() {
     // What clippy's `disallowed-methods` holds too, seen here without clippy; an exception says why.
     for (file, _, source) in house() {
         let code = code_of(&source);
         for call in ["Instant::now(", "SystemTime::now(", "thread::sleep("] {
-            let is_a_door = file == "clock.rs" || file == "testing/clock.rs";
+            let is_a_door = ["clock.rs", "testing/clock.rs", "simulation/world.rs"].contains(&&*file);
             assert!(is_a_door || !code.contains(call), "src/{file} calls {call})");
         }
     }

@@ -488,6 +488,30 @@ fn j_421_by_stage() {
     check([row("dot", on(Stage::EndOfData, [Action::reply(down), Action::Fin]), failed(RT, S5), Discard)]);
 }
 
+/// Postfix says both at once when a client has made one error too many (`smtpd_hard_error_limit`).
+#[test]
+fn j_421_behind_a_refusal_takes_nothing_from_it() {
+    let [one_by_one, group] = [false, true].map(|offer| move || TestServer::builder().pipelining(offer));
+    let mut rows = Vec::new();
+    for (refusal, kind) in [("550 5.1.1 no\r\n", PF), ("450 4.2.0 later\r\n", RT)] {
+        let both = || [Action::reply([refusal, "421 4.7.0 too many errors\r\n"].concat()), Action::Fin];
+        for stage in [Stage::Mail, Stage::Rcpt, Stage::Data] {
+            rows.push(
+                row("in the envelope, one by one", on(stage, both()), failed(kind, S3), Abort).server(one_by_one()),
+            );
+        }
+        // In a group the 421 stands where another command's reply is due.
+        rows.push(row("in a group", on(Stage::Rcpt, both()), failed(kind, S3), Abort).server(group()));
+        rows.push(row("behind the dot", on(Stage::EndOfData, both()), failed(kind, S5), Abort));
+    }
+    // Without a refusal it is what counts, as long as nothing stands behind it.
+    let taken = |behind: &str| Action::reply(["250 2.1.5 ok\r\n421 4.3.2 down\r\n", behind].concat());
+    let script = |behind| on(Stage::Rcpt, [taken(behind), Action::Fin]);
+    rows.push(row("behind a 250", script(""), failed(RT, S3), Discard).server(one_by_one()));
+    rows.push(row("and more behind it", script("250 ok\r\n"), failed(CC, S3), Abort).server(one_by_one()));
+    check(rows);
+}
+
 #[test]
 fn j_421_while_idle_is_noticed_before_the_next_message() {
     for end in [Action::reply("421 4.4.2 idle too long\r\n"), Action::reply("221 2.0.0 bye\r\n")] {
@@ -1120,8 +1144,9 @@ fn p34_p35_the_dot_follows_the_last_line_in_the_same_write() {
         (".\r\n", "..\r\n.\r\n"),
         ("\r\n", "\r\n.\r\n"),
     ] {
-        let server = TestServer::start();
-        let sender = sender(plain(&server)).build().unwrap();
+        // Under TLS a write is a record of its own, which no busy machine can join to the next.
+        let server = tls_server(Security::ImplicitTls).start();
+        let sender = sender(implicit_tls(&server)).build().unwrap();
         sender.send_raw(&envelope(1), body.as_bytes()).unwrap();
         let writes = client_writes(&server.transcript(1));
         assert_eq!(writes.last().unwrap().escape_ascii().to_string(), wire.as_bytes().escape_ascii().to_string());

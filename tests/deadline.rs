@@ -336,6 +336,30 @@ fn retries_and_their_pauses_never_pass_the_deadline() {
     });
 }
 
+/// What the first attempt has taken is not taken from the second.
+#[test]
+fn each_attempt_has_the_whole_of_its_limits() {
+    let limit = Duration::from_secs(1);
+    let slowly = |reply: &str| [Action::DelayFor(limit * 5 / 4), Action::reply(reply)];
+    all([true, false], |is_closing| {
+        let server = TestServer::start();
+        let sender = sender(plain(&server)).max_retries(1).retry_base_delay(ms(1));
+        let (sender, script) = match is_closing {
+            // The second attempt needs another connection.
+            true => (sender.acquire_timeout(limit), Script::new().once(Stage::Rcpt, slowly("421 4.3.2 closing\r\n"))),
+            // It goes over the same one, and takes as long.
+            false => {
+                let first = Script::new().on_nth(Stage::Rcpt, 1, slowly("451 4.3.0 later\r\n"));
+                (sender.send_timeout(limit * 2), first.on_nth(Stage::Rcpt, 2, slowly("250 2.1.5 ok\r\n")))
+            }
+        };
+        server.set_script(script);
+        let receipt = send(&sender.build().unwrap(), "second@attempt").unwrap();
+        assert_eq!((receipt.attempts(), server.accepted("second@attempt")), (2, 1), "{is_closing}");
+        assert_eq!(server.connections_accepted(), 1 + usize::from(is_closing));
+    });
+}
+
 #[test]
 fn silent_attempts_share_one_deadline() {
     thrice(|| {

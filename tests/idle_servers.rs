@@ -132,22 +132,6 @@ fn a_connection_in_steady_use_is_never_probed() {
 }
 
 #[test]
-fn only_250_is_a_sign_of_life() {
-    for answer in ["421 4.3.2 closing\r\n", "500 5.5.1 what\r\n", "250-", "nonsense\r\n", "220 hello\r\n", "451 no\r\n"]
-    {
-        let server = TestServer::builder().script(Script::new().on(Stage::Rset, [Action::reply(answer)])).start();
-        let sender = sender(plain(&server)).keepalive_interval(ms(20)).build().unwrap();
-        send(&sender, "1@dead").unwrap();
-        eventually(answer, || sender.status().discarded.total() == 1);
-        let status = sender.status();
-        assert_eq!(status.discarded.of(DiscardReason::KeepaliveFailure), 1, "{answer:?}: {status:?}");
-        assert_eq!(status.hosts[0].state, HostState::Available, "a dead connection is no dead host");
-        server.set_script(Script::new());
-        assert_eq!(send(&sender, "2@dead").unwrap().connection_id(), 2);
-    }
-}
-
-#[test]
 fn a_probe_that_hangs_delays_no_other_care() {
     // One connection of three never answers its probe; the others are probed on.
     thrice(|| {

@@ -8,7 +8,7 @@ use common::{
     PATIENCE, client_writes, contains, envelope, eventually, ms, now, plain, said, send, sender, starttls, tls_server,
 };
 use smtp_pool::testing::{Action, Script, Security, Stage, TestServer};
-use smtp_pool::{DiscardReason, KeepaliveCommand, SmtpSender, SmtpSenderBuilder};
+use smtp_pool::{DiscardReason, HostState, KeepaliveCommand, SmtpSender, SmtpSenderBuilder};
 
 const INTERVAL: Duration = ms(40);
 
@@ -60,16 +60,29 @@ fn noop_is_used_where_it_is_asked_for() {
 
 #[test]
 fn only_250_and_nothing_behind_it_is_a_sign_of_life() {
-    for answer in
-        ["421 going\r\n", "251 well\r\n", "500 what\r\n", "250 ok\r\n220 hello\r\n", "nonsense\r\n", "250-\r\n"]
-    {
-        let script = Script::new().on_connection(1, Stage::Rset, [Action::reply(answer), Action::Silence]);
-        let server = TestServer::builder().script(script).start();
-        let sender = keeping_alive(&server).build().unwrap();
-        send(&sender, "one@test").unwrap();
-        eventually(answer, || failures(&sender) == 1);
-        send(&sender, "two@test").unwrap();
-        assert_eq!(server.connections_accepted(), 2, "{answer}");
+    let answers = [
+        "221 going\r\n",
+        "421 going\r\n",
+        "251 well\r\n",
+        "354 go on\r\n",
+        "451 later\r\n",
+        "500 what\r\n",
+        "250 ok\r\n220 hello\r\n",
+        "nonsense\r\n",
+        "250-\r\n",
+    ];
+    for (command, stage) in [(KeepaliveCommand::Rset, Stage::Rset), (KeepaliveCommand::Noop, Stage::Noop)] {
+        for answer in answers {
+            // Asked again, the server would say 250.
+            let script = Script::new().once(stage, [Action::reply(answer)]);
+            let server = TestServer::builder().script(script).start();
+            let sender = keeping_alive(&server).keepalive_command(command).build().unwrap();
+            send(&sender, "one@test").unwrap();
+            eventually(answer, || failures(&sender) == 1);
+            assert_eq!(sender.status().hosts[0].state, HostState::Available, "a dead connection is no dead host");
+            send(&sender, "two@test").unwrap();
+            assert_eq!(server.connections_accepted(), 2, "{answer:?} to {command:?}");
+        }
     }
 }
 

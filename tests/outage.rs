@@ -11,24 +11,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use doors::SlammingDoor;
+use doors::{SlammingDoor, probes_within};
 use smtp_pool::testing::{Action, Script, Stage, TestServer};
 use smtp_pool::{FailureKind, HostState, SmtpSender};
 
 const THREADS: usize = 200;
-
-/// When probes are due: the sums of a doubling pause. `shortest` is what jitter may make of each.
-fn probes_within(time: Duration, first: Duration, longest: Duration, shortest: f64) -> usize {
-    let (mut probes, mut at, mut pause) = (0, Duration::ZERO, first);
-    loop {
-        at += pause.mul_f64(shortest);
-        if at > time {
-            return probes;
-        }
-        probes += 1;
-        pause = (pause * 2).min(longest);
-    }
-}
 
 /// What calls in a loop were told.
 #[derive(Default)]

@@ -18,6 +18,8 @@
 mod extensions;
 #[path = "common/header_gate.rs"]
 mod header_gate;
+#[path = "real_postfix/host_faults.rs"]
+mod host_faults;
 #[path = "common/postfix.rs"]
 #[allow(dead_code, reason = "each test file uses its own part")]
 mod postfix;
@@ -106,6 +108,35 @@ fn assert_arrived(postfix: &Postfix, id: &str, content: &[u8], copies: usize) {
 fn assert_code(error: &SendError, kind: FailureKind, stage: SendStage, code: u16) {
     assert_eq!((error.kind(), error.stage()), (kind, stage), "{error}");
     assert_eq!(error.response().map(smtp_pool::Reply::code), Some(code), "{error}");
+}
+
+/// The Message-ID of a call's message, and how it failed if it did.
+type Outcome = (String, Option<FailureKind>);
+
+/// Asserts that what the calls said agrees with what Postfix has: `Ok`: once; unknown: at most once; any other error: not at all.
+/// Returns how often which outcome went with how many copies.
+#[track_caller]
+fn assert_told_the_truth(postfix: &Postfix, outcomes: &[Outcome]) -> BTreeMap<(&'static str, usize), usize> {
+    postfix.settle();
+    let mut copies = BTreeMap::<String, usize>::new();
+    for file in postfix.mailbox() {
+        let text = String::from_utf8_lossy(&file);
+        let id = text.lines().find_map(|line| line.strip_prefix("Message-ID: <")?.strip_suffix('>')).unwrap();
+        *copies.entry(id.to_owned()).or_default() += 1;
+    }
+    let mut tally = BTreeMap::<(&'static str, usize), usize>::new();
+    for (id, kind) in outcomes {
+        let copies = copies.get(id).copied().unwrap_or(0);
+        let allowed = match kind {
+            None => 1..=1,
+            Some(FailureKind::UnknownAfterData) => 0..=1,
+            Some(_) => 0..=0,
+        };
+        assert!(allowed.contains(&copies), "{id}: {kind:?}, and {copies} copies arrived");
+        assert_eq!(postfix.queued(id), copies, "{id}: the log and the mailbox disagree");
+        *tally.entry((kind.map_or("ok", FailureKind::as_str), copies)).or_default() += 1;
+    }
+    tally
 }
 
 #[test]
@@ -544,7 +575,7 @@ fn what_a_send_says_agrees_with_what_was_queued() {
     let sends = AtomicUsize::new(0);
     let is_over = AtomicBool::new(false);
 
-    let outcomes: Vec<(String, Option<FailureKind>)> = thread::scope(|scope| {
+    let outcomes: Vec<Outcome> = thread::scope(|scope| {
         let workers: Vec<_> = (0..THREADS)
             .map(|worker| {
                 let (sender, sends, is_over) = (&sender, &sends, &is_over);
@@ -575,25 +606,7 @@ fn what_a_send_says_agrees_with_what_was_queued() {
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
 
-    postfix.settle();
-    let mut copies = BTreeMap::<String, usize>::new();
-    for file in postfix.mailbox() {
-        let text = String::from_utf8_lossy(&file);
-        let id = text.lines().find_map(|line| line.strip_prefix("Message-ID: <")?.strip_suffix('>')).unwrap();
-        *copies.entry(id.to_owned()).or_default() += 1;
-    }
-    let mut tally = BTreeMap::<(&str, usize), usize>::new();
-    for (id, kind) in &outcomes {
-        let copies = copies.get(id).copied().unwrap_or(0);
-        let allowed = match kind {
-            None => 1..=1,
-            Some(FailureKind::UnknownAfterData) => 0..=1,
-            Some(_) => 0..=0,
-        };
-        assert!(allowed.contains(&copies), "{id}: {kind:?}, and {copies} copies arrived");
-        assert_eq!(postfix.queued(id), copies, "{id}: the log and the mailbox disagree");
-        *tally.entry((kind.map_or("ok", FailureKind::as_str), copies)).or_default() += 1;
-    }
+    let tally = assert_told_the_truth(&postfix, &outcomes);
     eprintln!("(outcome, copies): count {tally:?}; {:?}", sender.status());
     assert!(sender.status().created > THREADS as u64, "the kills hit nothing: {:?}", sender.status());
     assert!(sender.status().counts.total <= THREADS);

@@ -23,6 +23,14 @@ impl OptionsError {
         Self { option: option.into(), value, rule: rule.into() }
     }
 
+    /// The same error, about an option at `place`: `weight` in `hosts[1]` is `hosts[1].weight`.
+    #[cfg(feature = "serde")]
+    pub(super) fn within(mut self, place: &str) -> Self {
+        let dot = if self.option.is_empty() { "" } else { "." };
+        self.option = format!("{place}{dot}{}", self.option);
+        self
+    }
+
     /// The option's name, as its setter is called: `max_size`, `hosts[1].weight`.
     #[must_use]
     pub fn option(&self) -> &str {

@@ -64,6 +64,9 @@ pub struct Host {
     pub(crate) plaintext_auth: bool,
     pub(crate) accept_invalid_certificates: bool,
     pub(crate) accept_invalid_hostnames: bool,
+    /// Why it could not be read from a file; see `file/host.rs`.
+    #[cfg(feature = "serde")]
+    pub(super) fault: Option<Box<OptionsError>>,
 }
 
 impl Host {
@@ -85,6 +88,8 @@ impl Host {
             plaintext_auth: false,
             accept_invalid_certificates: false,
             accept_invalid_hostnames: false,
+            #[cfg(feature = "serde")]
+            fault: None,
         }
     }
 
@@ -251,7 +256,8 @@ impl FromStr for Host {
     ///
     /// Parameters: `tls` (`required`, or `none` and `opportunistic` for `smtp:` alone), `priority`, `weight`, `max_connections`,
     /// `hello_name`, `auth` (a comma-separated list of `plain`, `login`, `xoauth2`), `single_round_trip` and `dangerous_plaintext_auth`
-    /// (`true` or `false`). User and password are percent-decoded.
+    /// (`true` or `false`). User and password are percent-decoded; in them `:` (in the user), `/`, `?`, `#`, `%` and control characters
+    /// are to be written as `%3A`, `%2F`, `%3F`, `%23`, `%25` and so on.
     ///
     /// # Errors
     ///

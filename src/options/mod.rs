@@ -3,6 +3,8 @@
 mod batch;
 mod dsn;
 mod error;
+#[cfg(feature = "serde")]
+mod file;
 mod host;
 mod pool;
 mod secret;

@@ -42,7 +42,8 @@ pub enum AmbiguityBoundary {
 /// Everything about a sender but its code: plain data with public defaults.
 ///
 /// Build one with `PoolOptions::default()` and set fields, or use the setters of [`SmtpSenderBuilder`](crate::SmtpSenderBuilder),
-/// which write into one. Every value is checked by `build()`.
+/// which write into one, or read one from a file with the feature `serde`: [`_guide::configuration`](crate::_guide::configuration) has a
+/// complete example. Every value is checked by `build()`.
 ///
 /// ```
 /// use smtp_pool::{Host, PoolOptions, SmtpSender};

@@ -131,7 +131,7 @@ fn number<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }
 
-fn mechanism(name: &str) -> Option<Mechanism> {
+pub(super) fn mechanism(name: &str) -> Option<Mechanism> {
     match name.to_ascii_lowercase().as_str() {
         "plain" => Some(Mechanism::Plain),
         "login" => Some(Mechanism::Login),

@@ -97,9 +97,17 @@ fn is_same_server(one: &Host, other: &Host) -> bool {
 }
 
 fn validate_host(index: usize, host: &Host) -> Result<(), OptionsError> {
+    #[cfg(feature = "serde")]
+    if let Some(fault) = &host.fault {
+        return Err(fault.as_ref().clone().within(&format!("hosts[{index}]")));
+    }
     let wrong =
         |field: &str, value: String, rule: &str| OptionsError::new(format!("hosts[{index}].{field}"), value, rule);
 
+    if host.name.contains(['/', '@']) {
+        // Perhaps a URL, with a password in it.
+        return Err(wrong("name", "not shown".to_owned(), "must be a host name or address, not a URL"));
+    }
     let is_word =
         |name: &str| !name.is_empty() && name.len() <= LONGEST_NAME && name.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_word(&host.name) {

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::{self, ThreadId};
 
 use crate::clock::Deadline;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, JoinHandle, Mutex, spawn};
 
 /// The threads of one pool. Knows nothing of the pool, so that neither keeps the other.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl Crew {
             let _sign_off = SignOff::of(crew, number);
             work();
         };
-        let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
+        let spawned = spawn(name, body);
         let mut roll = self.roll.lock();
         let failed = match spawned {
             Ok(handle) => {

@@ -8,7 +8,6 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::error;
 
 use crate::clock::{self, Deadline};
@@ -20,6 +19,7 @@ use crate::pool::lease::Lease;
 use crate::pool::permit::OpenPermit;
 use crate::pool::shared::Shared;
 use crate::stats::DiscardReason;
+use crate::sync::channel::{Receiver, RecvTimeoutError};
 
 /// What all answers to the probes of one round are waited for together: the longest that one host can hold up the care
 /// of the others.

@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 use std::vec;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
 use log::{debug, info, warn};
 
 use crate::cancel::CancelToken;
@@ -24,6 +23,7 @@ use crate::pool::slot::{Charge, Gift, Refusal, RefusalReason};
 use crate::pool::state::{PoolState, Step};
 use crate::pool::{AcquireError, Fate, HostPlan, Limits};
 use crate::stats::DiscardReason;
+use crate::sync::channel::{self, Receiver, Sender, TrySendError};
 use crate::sync::{Condvar, Mutex};
 
 /// What all handles of a pool, and all its leases, have in common.
@@ -46,7 +46,7 @@ pub(super) struct Shared<C: Connector> {
 impl<C: Connector> Shared<C> {
     /// The pool, and what its maintenance thread is to listen to.
     pub(super) fn new(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> (Self, Receiver<()>) {
-        let (bell, rings) = crossbeam_channel::bounded(1);
+        let (bell, rings) = channel::bounded(1);
         let shared = Self {
             connector,
             endpoints: hosts.iter().map(|plan| plan.endpoint.clone()).collect(),

@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Instant;
 
 use lettre::Message;
@@ -13,7 +12,7 @@ use crate::error::{FailureKind, SendError};
 use crate::options::{BatchOptions, Dsn, SendOptions};
 use crate::report::{Progress, Receipt, Tally};
 use crate::stage::SendStage;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, in_parallel};
 
 use super::acquisition::Acquisition;
 use super::{Inner, SmtpSender, retry};
@@ -147,30 +146,13 @@ impl SmtpSender {
             outage: Mutex::new(Outage::default()),
         };
         let board = Mutex::new(Board { tally: Tally::of(messages.len()), progress: Some(progress) });
-        in_parallel(
-            at_a_time,
-            |number| thread::Builder::new().name(format!("smtp-pool-batch-{number}")),
-            || {
-                while let Some((index, outcome)) = batch.send_next() {
-                    board.lock().note(index, outcome);
-                }
-            },
-        );
+        in_parallel(at_a_time, "smtp-pool-batch", None, || {
+            while let Some((index, outcome)) = batch.send_next() {
+                board.lock().note(index, outcome);
+            }
+        });
         board.into_inner().tally.into_outcomes()
     }
-}
-
-/// Runs `work` in so many threads, of which the calling one is the last; in fewer, where no more can be started.
-fn in_parallel(threads: usize, builder: impl Fn(usize) -> thread::Builder, work: impl Fn() + Sync) {
-    thread::scope(|scope| {
-        for number in 1..threads {
-            if let Err(error) = builder(number).spawn_scoped(scope, &work) {
-                log::error!("a batch goes on with {number} thread(s) of {threads}: {error}");
-                break;
-            }
-        }
-        work();
-    });
 }
 
 /// What the threads of a batch write down.
@@ -289,29 +271,5 @@ impl Batch<'_> {
         let patience = Deadline::at(since, self.options.outage_patience);
         let ends = self.options.send.deadline.map_or(patience, |batch| patience.earlier(Deadline::on(batch)));
         (turn < ends).then_some(turn)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_a_further_thread_the_calling_one_does_it_all() {
-        let (runs, others) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let caller = thread::current().id();
-        let work = || {
-            runs.fetch_add(1, Ordering::SeqCst);
-            if thread::current().id() != caller {
-                others.fetch_add(1, Ordering::SeqCst);
-            }
-        };
-        // No machine has room for a stack of this size.
-        in_parallel(8, |_| thread::Builder::new().stack_size(usize::MAX >> 1), work);
-        assert_eq!((runs.load(Ordering::SeqCst), others.load(Ordering::SeqCst)), (1, 0));
-        in_parallel(3, |_| thread::Builder::new(), work);
-        assert_eq!((runs.load(Ordering::SeqCst), others.load(Ordering::SeqCst)), (4, 2));
-        // For no message at all no thread is started, and nothing is to be done.
-        in_parallel(0, |_| unreachable!("no thread is wanted"), work);
     }
 }

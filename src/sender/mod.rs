@@ -9,6 +9,9 @@ mod connector;
 mod lease;
 mod pause;
 mod retry;
+#[cfg(test)]
+#[cfg(simulation)]
+mod simulation;
 mod transport;
 
 use std::fmt;
@@ -37,6 +40,9 @@ use self::pause::Pause;
 ///
 /// A sender is a handle: clone it into as many threads as there are; all clones share one pool, and the pool ends with the last of
 /// them. Every call blocks its thread, for no longer than its limits say.
+///
+/// Programs that are started (`std::process::Command`) inherit no connection. A process made by `fork` alone has the sender's memory
+/// but not its threads, and its connections are the parent's: build a sender in the child, and leave the parent's untouched there.
 ///
 /// ```
 /// use smtp_pool::{FailureKind, Host, SmtpSender};

@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::io::{self, ErrorKind};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::event::{Desync, Event, Fault, Step};
 use crate::reply::Reply;
 use crate::stage::SendStage;
@@ -63,10 +65,19 @@ pub(super) fn fault_of(error: &io::Error) -> Fault {
         // With an errno it is the kernel's ETIMEDOUT, the end of a dead connection; without, it is our deadline.
         ErrorKind::TimedOut if error.raw_os_error().is_none() => Fault::TimedOut,
         ErrorKind::UnexpectedEof => Fault::Closed,
-        ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory => Fault::LocalShortage,
+        // No port is left: connecting says the one, binding to an address of ours the other.
+        ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse | ErrorKind::OutOfMemory => Fault::LocalShortage,
         _ if is_shortage(error.raw_os_error()) => Fault::LocalShortage,
         _ => Fault::Broken,
     }
+}
+
+/// What keeps this machine from opening anything now, if something does.
+///
+/// For libraries that take a file or a socket that they could not open for one that is not there, and do not say so.
+pub(super) fn no_descriptor() -> Option<io::Error> {
+    let error = Socket::new(Domain::IPV4, Type::DGRAM, None).err()?;
+    (fault_of(&error) == Fault::LocalShortage).then_some(error)
 }
 
 #[cfg(unix)]
@@ -97,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_local_shortage_is_told_from_a_broken_connection() {
-        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL] {
+        let ours = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL, libc::EADDRINUSE];
+        for errno in ours {
             assert_eq!(fault_of(&io::Error::from_raw_os_error(errno)), Fault::LocalShortage, "{errno}");
         }
         for errno in [libc::ECONNREFUSED, libc::ECONNRESET, libc::EHOSTUNREACH, libc::EPIPE] {

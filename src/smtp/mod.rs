@@ -18,10 +18,15 @@ mod reply_reader;
 mod resolve;
 mod session;
 mod single_round_trip;
+#[cfg(not(simulation))]
+mod socket;
 mod stream;
 mod tls;
 mod transaction;
 mod wire;
+
+#[cfg(simulation)]
+use crate::simulation::net as socket;
 
 pub(crate) use self::failure::Failure;
 pub(crate) use self::opener::{SessionOpener, Timeouts};

@@ -1,6 +1,5 @@
 //! From a host to an open session: look-up, TCP, TLS, greeting, EHLO, STARTTLS, AUTH.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::failure::{Failure, fault_of};
 use super::resolve::{ResolveError, Resolver};
 use super::session::Session;
 use super::single_round_trip::WillingHost;
+use super::socket::Socket;
 use super::stream::{DeadlineStream, DeadlineTcp, cutter};
 use super::tls::{self, LazyConnector};
 use super::wire::Wire;
@@ -46,7 +46,7 @@ impl Timeouts {
 /// Opens sessions to one host.
 #[derive(Debug)]
 pub(crate) struct SessionOpener {
-    host: Host,
+    host: Arc<Host>,
     endpoint: Endpoint,
     timeouts: Timeouts,
     resolver: Arc<Resolver>,
@@ -59,7 +59,9 @@ impl SessionOpener {
     pub(crate) fn new(host: Host, timeouts: Timeouts, resolver: Arc<Resolver>) -> Self {
         let endpoint = Endpoint::new(&host.name, host.port);
         let willing = host.single_round_trip.then(|| Arc::new(WillingHost::new(endpoint.clone())));
-        let tls = LazyConnector::new(host.clone());
+        // Shared, because it holds the password: the fewer copies the better.
+        let host = Arc::new(host);
+        let tls = LazyConnector::new(Arc::clone(&host));
         Self { host, endpoint, timeouts, resolver, tls, willing }
     }
 
@@ -90,7 +92,7 @@ impl SessionOpener {
 
     /// Opens a session over a socket that is connected already, to whatever.
     #[cfg(fuzzing)]
-    pub(crate) fn open_over(&self, socket: TcpStream, deadline: Deadline) -> Result<Session, Failure> {
+    pub(crate) fn open_over(&self, socket: Socket, deadline: Deadline) -> Result<Session, Failure> {
         self.start(DeadlineTcp::new(Arc::new(socket), deadline), deadline, deadline)
     }
 
@@ -108,8 +110,8 @@ impl SessionOpener {
         }
     }
 
-    fn connect(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<TcpStream, Failure> {
-        let Host { name, port, local_address, .. } = &self.host;
+    fn connect(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<Socket, Failure> {
+        let Host { name, port, local_address, .. } = &*self.host;
         let name = name.trim_end_matches('.');
         let addresses = self.resolver.resolve(name, *port, deadline, cancel).map_err(resolve_failure)?;
         connect(&addresses, *local_address, self.timeouts.unacknowledged, deadline, cancel).map_err(|error| {

@@ -13,6 +13,8 @@ use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::sync::Mutex;
 
+use super::failure::no_descriptor;
+
 /// Look-ups that may run at a time, or one for each host if there are more of them. The system's resolver cannot be interrupted, so a
 /// name server that hangs keeps this many threads and no more.
 const MAX_LOOKUPS: usize = 4;
@@ -135,7 +137,8 @@ impl Shared {
         let answer = match (self.lookup)(name) {
             Ok(addresses) if addresses.is_empty() => Err(Arc::new(io::Error::other("the name has no address"))),
             Ok(addresses) => Ok(addresses),
-            Err(error) => Err(Arc::new(error)),
+            // To the system's resolver, a name server that it has no descriptor for is one that does not answer.
+            Err(error) => Err(Arc::new(no_descriptor().unwrap_or(error))),
         };
         log::trace!("looked {name} up in {:?}", clock::now() - started);
         let waiting = {

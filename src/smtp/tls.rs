@@ -15,11 +15,12 @@ use crate::options::{Host, parse_certificate};
 use crate::stage::SendStage;
 use crate::sync::Mutex;
 
-use super::failure::{Failure, fault_of};
+use super::failure::{Failure, fault_of, no_descriptor};
 use super::stream::{DeadlineStream, DeadlineTcp};
 
 type Make = dyn Fn() -> native_tls::Result<TlsConnector> + Send + Sync;
-type Answer = Result<(), Arc<native_tls::Error>>;
+type Unmade = (Fault, Arc<dyn std::error::Error + Send + Sync>);
+type Answer = Result<(), Unmade>;
 
 /// The connector of one host, made when it is first needed, and kept.
 ///
@@ -37,7 +38,7 @@ struct Shared {
 }
 
 impl LazyConnector {
-    pub(super) fn new(host: Host) -> Self {
+    pub(super) fn new(host: Arc<Host>) -> Self {
         Self::made_by(move || connector_for(&host))
     }
 
@@ -52,7 +53,7 @@ impl LazyConnector {
         if let Some(connector) = self.shared.made.get() {
             return Ok(connector);
         }
-        let (answer_to, answers) = self.ask()?;
+        let (answer_to, answers) = self.ask();
         let cut = || {
             let answer_to = answer_to.clone();
             move || drop(answer_to.try_send(Ok(())))
@@ -63,13 +64,13 @@ impl LazyConnector {
                 let error = io::Error::new(io::ErrorKind::NotConnected, "cancelled");
                 Failure::transport(Step::Connect, error, SendStage::BeforeConnect)
             }),
-            Ok(Err(error)) => Err(failure_of(fault_of_tls(&error), error, SendStage::BeforeConnect)),
+            Ok(Err((fault, error))) => Err(failure_of(fault, error, SendStage::BeforeConnect)),
             Err(_) => Err(Failure::new(Event::TooLate, SendStage::BeforeConnect)),
         }
     }
 
     /// Joins those who wait, or has the work begin.
-    fn ask(&self) -> Result<(Sender<Answer>, Receiver<Answer>), Failure> {
+    fn ask(&self) -> (Sender<Answer>, Receiver<Answer>) {
         // Room for the answer and for a cancellation.
         let (answer_to, answer) = bounded(2);
         {
@@ -78,37 +79,44 @@ impl LazyConnector {
             let mut waiting = self.shared.waiting.lock();
             if self.shared.made.get().is_some() {
                 let _ = answer_to.try_send(Ok(()));
-                return Ok((answer_to, answer));
+                return (answer_to, answer);
             }
             if let Some(waiting) = &mut *waiting {
                 waiting.push(answer_to.clone());
-                return Ok((answer_to, answer));
+                return (answer_to, answer);
             }
             *waiting = Some(vec![answer_to.clone()]);
         }
         let shared = Arc::clone(&self.shared);
-        match thread::Builder::new().name("smtp-pool-tls".to_owned()).spawn(move || shared.run()) {
-            Ok(_) => Ok((answer_to, answer)),
-            Err(error) => {
-                // Those who have joined meanwhile wait in vain, until their deadlines at the latest.
-                self.shared.waiting.lock().take();
-                Err(failure_of(Fault::LocalShortage, error, SendStage::BeforeConnect))
-            }
+        if let Err(error) = thread::Builder::new().name("smtp-pool-tls".to_owned()).spawn(move || shared.run()) {
+            // Those who have joined meanwhile would wait for a thread that is not there.
+            drop(Answering { shared: &self.shared, answer: Err((Fault::LocalShortage, Arc::new(error))) });
         }
+        (answer_to, answer)
     }
 }
 
 impl Shared {
     fn run(&self) {
-        let mut answering = Answering { shared: self, answer: Ok(()) };
-        answering.answer = (self.make)().map_err(Arc::new).map(|connector| {
-            // Only this thread sets it: another is started once this one has taken the list out, and finds it set.
-            let _ = self.made.set(connector);
-        });
+        let panicked = io::Error::other("making the TLS connector panicked");
+        let mut answering = Answering { shared: self, answer: Err((Fault::Broken, Arc::new(panicked))) };
+        answering.answer = self.try_to_make();
+    }
+
+    fn try_to_make(&self) -> Answer {
+        let short_before = no_descriptor();
+        let connector = (self.make)().map_err(|error| -> Unmade { (fault_of_tls(&error), Arc::new(error)) })?;
+        // The TLS library goes on without the system's roots when it cannot open them. One that trusts nobody must not be kept.
+        if let Some(error) = short_before.or_else(no_descriptor) {
+            return Err((Fault::LocalShortage, Arc::new(error)));
+        }
+        // Only this thread sets it: another is started once this one has taken the list out, and finds it set.
+        let _ = self.made.set(connector);
+        Ok(())
     }
 }
 
-/// Answers all who wait, when dropped: even if the making panics, nobody waits for a thread that is not there.
+/// Answers all who wait, when dropped: even if the making panics or never begins, nobody waits for a thread that is not there.
 struct Answering<'a> {
     shared: &'a Shared,
     answer: Answer,
@@ -241,6 +249,15 @@ mod tests {
             waiting.join().unwrap()
         });
         assert!(matches!(failure.event, Event::Transport(Step::Connect, _)), "{failure:?}");
+        assert!(!deadline.is_over());
+    }
+
+    #[test]
+    fn a_panic_in_the_making_is_told_and_is_no_cancellation() {
+        let lazy = LazyConnector::made_by(|| panic!("as planned"));
+        let deadline = Deadline::after(PATIENCE);
+        let failure = lazy.get(deadline, &[]).unwrap_err();
+        assert_eq!(failure.event, Event::Transport(Step::TlsHandshake, Fault::Broken), "{failure:?}");
         assert!(!deadline.is_over());
     }
 

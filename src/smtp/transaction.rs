@@ -3,9 +3,10 @@
 //! The stage moves before each write. Whatever ends the dialogue early, the stage then tells what the server may have seen.
 
 mod at_once;
+mod limits;
 mod sequence;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lettre::Address;
 use lettre::address::Envelope;
@@ -25,6 +26,7 @@ use super::failure::Failure;
 use super::session::Session;
 use super::stream::Look;
 
+pub(crate) use self::limits::TimeLimits;
 use self::sequence::{Command, Sequence};
 
 /// Bounds on one group of pipelined commands, so that neither side's buffers fill while nobody reads
@@ -47,44 +49,6 @@ pub(crate) struct Mail<'a> {
     pub(crate) content: &'a [u8],
     pub(crate) policy: RecipientPolicy,
     pub(crate) dsn: Option<&'a Dsn>,
-}
-
-/// When to give up.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TimeLimits {
-    /// When the first command leaves.
-    begins: Instant,
-    /// Everything before the last byte.
-    send_by: Deadline,
-    /// The last moment at which writing the last byte is still worth it, if there is one.
-    commit_by: Option<Instant>,
-    /// The last byte and the answer to it.
-    final_reply: Duration,
-    /// The caller's own deadline, which caps all of them.
-    caller: Option<Deadline>,
-}
-
-/// Of the time from a call to its deadline, the part that must be left for the answer to the last byte, and its upper bound.
-const COMMIT_SHARE: u32 = 10;
-const COMMIT_FLOOR: Duration = Duration::from_secs(10);
-
-impl TimeLimits {
-    /// The limits of a message whose call began at `started` and whose first command leaves at `begins`.
-    pub(crate) fn new(
-        started: Instant,
-        caller: Option<Deadline>,
-        begins: Instant,
-        send: Duration,
-        final_reply: Duration,
-    ) -> Self {
-        let send_by = Deadline::at(begins, send);
-        let commit_by = caller.map(|caller| {
-            let floor = (caller.remaining_at(started) / COMMIT_SHARE).min(COMMIT_FLOOR);
-            caller.instant().checked_sub(floor).unwrap_or(started)
-        });
-        let send_by = caller.map_or(send_by, |caller| caller.earlier(send_by));
-        Self { begins, send_by, commit_by, final_reply, caller }
-    }
 }
 
 impl<'a> Mail<'a> {
@@ -195,10 +159,7 @@ impl Transaction<'_, '_> {
         }
         self.stage = SendStage::EnvelopeStarted;
         if let Err(failure) = self.envelope(parameters) {
-            // A server may refuse and hang up before it has answered the rest, with a 421 or without (Postfix says it to the command
-            // behind one refusal too many): what it said first, it meant. Only nonsense casts doubt on it.
-            let is_end = matches!(failure.event, Event::Transport(..) | Event::Reply(_, 221 | 421));
-            return Err(if is_end { self.refusal().unwrap_or(failure) } else { failure });
+            return Err(self.first_word(failure));
         }
         if let Some(refusal) = self.refusal() {
             self.withdraw();
@@ -208,7 +169,7 @@ impl Transaction<'_, '_> {
             self.session.wire.out.extend_from_slice(DATA);
             self.send(Step::Data)?;
             self.take_reply(Command::Data, false)?;
-            self.nothing_more(Step::Data)?;
+            self.nothing_but_closing(Step::Data).map_err(|failure| self.first_word(failure))?;
         }
         if let Some(DataAnswer::Refused(reply)) = self.data.take() {
             self.back_in_step();
@@ -252,7 +213,7 @@ impl Transaction<'_, '_> {
             for index in first..next {
                 self.take_reply(sequence.at(index), index > first)?;
             }
-            self.nothing_more(sequence.at(next - 1).step())?;
+            self.nothing_but_closing(sequence.at(next - 1).step())?;
         }
         Ok(())
     }
@@ -335,6 +296,35 @@ impl Transaction<'_, '_> {
             return Err(Failure::new(Event::OutOfStep(step, Desync::Unsolicited), self.stage));
         }
         Ok(())
+    }
+
+    /// The same, but for the server's word that it is closing. Only before the content: behind the answer to it, it must not be taken
+    /// for that answer.
+    fn nothing_but_closing(&mut self, step: Step) -> Result<(), Failure> {
+        self.nothing_more(step).map_err(|failure| match self.word_of_closing() {
+            Some(reply) => Failure::refused(step, reply, self.stage),
+            None => failure,
+        })
+    }
+
+    /// The 421 that all of what is left over is. It may come at any time
+    /// ([RFC 5321 §3.8](https://www.rfc-editor.org/rfc/rfc5321#section-3.8)), and from Postfix together with the refusal that was one
+    /// too many.
+    fn word_of_closing(&mut self) -> Option<Reply> {
+        let complete = self.session.wire.read_arrived().ok()?.filter(|complete| complete.code == 421)?;
+        (!self.session.wire.has_leftover()).then(|| self.session.wire.to_reply(complete))
+    }
+
+    /// A server may refuse and hang up before it has answered the rest, with a 421 or without (Postfix says it to the command behind
+    /// one refusal too many): what it said first, it meant. Only nonsense casts doubt on it.
+    fn first_word(&self, failure: Failure) -> Failure {
+        let is_end = matches!(failure.event, Event::Transport(..) | Event::Reply(_, 221 | 421));
+        let refusal = || match &self.data {
+            Some(DataAnswer::Refused(reply)) => Some(Failure::refused(Step::Data, reply.clone(), self.stage)),
+            _ => None,
+        };
+        let first = is_end.then(|| self.refusal().or_else(refusal)).flatten();
+        first.unwrap_or(failure)
     }
 
     /// Why the replies to the envelope, as far as they came, mean that no content will be sent. A refusal for good goes before one
@@ -473,7 +463,8 @@ impl Transaction<'_, '_> {
                 self.session.in_step = is_alone;
                 Ok(reply)
             }
-            // A refusal with another reply behind it decides nothing.
+            // A refusal for which the server hangs up is one; with any other reply behind it it decides nothing.
+            422.. if !is_alone && self.word_of_closing().is_some() => Err(Failure::refused(step, reply, self.stage)),
             _ if !is_alone => Err(Failure::new(Event::OutOfStep(step, Desync::Unsolicited), self.stage)),
             421 => Err(Failure::refused(step, reply, self.stage)),
             _ => {

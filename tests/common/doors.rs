@@ -88,9 +88,26 @@ impl SlammingDoor {
         Host::plain("127.0.0.1").port(self.addr.port())
     }
 
+    pub fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
     /// When each connection came.
     pub fn times(&self) -> Vec<Instant> {
         self.times.lock().clone()
+    }
+}
+
+/// How often a host that is down for `time` may be probed: at the sums of a doubling pause. `shortest` is what jitter may make of each.
+pub fn probes_within(time: Duration, first: Duration, longest: Duration, shortest: f64) -> usize {
+    let (mut probes, mut at, mut pause) = (0, Duration::ZERO, first);
+    loop {
+        at += pause.mul_f64(shortest);
+        if at > time {
+            return probes;
+        }
+        probes += 1;
+        pause = (pause * 2).min(longest);
     }
 }
 

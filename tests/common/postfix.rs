@@ -61,14 +61,20 @@ impl Postfix {
             .expect("bash runs");
         assert!(
             started.success(),
-            "\n\nThis test needs a private Postfix, and it did not start (see above).\n\
-             Install it with `tests/servers/get-pkgs.sh` (as root, on Debian or Ubuntu) and run the tests as root.\n"
+            "\n\nThis needs a private Postfix, and it did not start (see above).\n\
+             Install it with `tests/servers/get-pkgs.sh` (as root, on Debian or Ubuntu) and run this as root.\n"
         );
     }
 
     pub fn stop(&self) {
         let stopped = self.script("stop").status().expect("bash runs");
         assert!(stopped.success(), "Postfix did not stop");
+    }
+
+    /// Has it read its configuration again, with further lines of main.cf.
+    pub fn reload(&self, settings: &str) {
+        let reloaded = self.script("reload").env("POSTFIX_MAIN", settings).status().expect("bash runs");
+        assert!(reloaded.success(), "Postfix did not reload");
     }
 
     fn script(&self, command: &str) -> Command {
@@ -208,11 +214,22 @@ impl Postfix {
 
     /// The running processes of the name `name` that the master has started.
     pub fn processes(&self, name: &str) -> Vec<u32> {
+        self.children(|status| status.name == name)
+    }
+
+    /// Every running process that the master has started.
+    pub fn family(&self) -> Vec<u32> {
+        self.children(|_| true)
+    }
+
+    fn children(&self, are_meant: impl Fn(&Status) -> bool) -> Vec<u32> {
         let master = self.master();
         let all = fs::read_dir("/proc").expect("there is a /proc");
         all.flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|&process| status(process).is_some_and(|status| status.is(name, master)))
+            .filter(|&process| {
+                status(process).is_some_and(|status| status.parent == master && !status.is_zombie && are_meant(&status))
+            })
             .collect()
     }
 
@@ -299,12 +316,6 @@ struct Status {
     name: String,
     is_zombie: bool,
     parent: u32,
-}
-
-impl Status {
-    fn is(&self, name: &str, parent: u32) -> bool {
-        self.name == name && self.parent == parent && !self.is_zombie
-    }
 }
 
 fn status(process: u32) -> Option<Status> {

@@ -1,4 +1,4 @@
-//! A private smtp-sink that keeps what it takes, started by `tests/servers/sink.sh`, to be killed and started again.
+//! A private smtp-sink, started by `tests/servers/sink.sh`, to be killed and started again.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs, reason = "each test file uses its own part")]
 
@@ -13,24 +13,36 @@ use smtp_pool::Host;
 pub struct Sink {
     directory: PathBuf,
     port: u16,
+    keeps: bool,
 }
 
 impl Sink {
+    /// One that keeps what it takes.
     pub fn start(port: u16) -> Self {
+        Self::of(port, true)
+    }
+
+    /// One that forgets what it takes, and is as fast as it can be.
+    pub fn forgetful(port: u16) -> Self {
+        Self::of(port, false)
+    }
+
+    fn of(port: u16, keeps: bool) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("smtp-pool-sink-{}-{number}", std::process::id()));
-        let sink = Self { directory, port };
+        let sink = Self { directory, port, keeps };
         sink.start_again();
         sink
     }
 
     pub fn start_again(&self) {
-        let started = self.script("start").arg(self.port.to_string()).env("SINK_KEEPS", "1").status();
+        let keeps = if self.keeps { "1" } else { "" };
+        let started = self.script("start").arg(self.port.to_string()).env("SINK_KEEPS", keeps).status();
         assert!(
             started.expect("bash runs").success(),
-            "\n\nThis test needs smtp-sink, and it did not start (see above).\n\
-             Install it with `tests/servers/get-pkgs.sh` (as root, on Debian or Ubuntu) and run the tests as root.\n"
+            "\n\nThis needs smtp-sink, and it did not start (see above).\n\
+             Install it with `tests/servers/get-pkgs.sh` (as root, on Debian or Ubuntu) and run this as root.\n"
         );
     }
 
@@ -44,6 +56,10 @@ impl Sink {
     pub fn kill(&self) {
         super::postfix::kill(&[self.process()]);
         fs::remove_file(self.directory.join("pid")).expect("the script notes the process");
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn process(&self) -> u32 {

@@ -15,14 +15,14 @@ fail() {
     exit 1
 }
 
-# start DIR PORT... | stop DIR -> command, dir, ports
+# start DIR PORT... | stop DIR | reload DIR -> command, dir, ports
 parse_arguments() {
     command=${1:-} dir=${2:-}
     shift $(($# < 2 ? $# : 2))
     ports=("$@")
     case $command:${#ports[@]} in
-        start:[1-9] | stop:0) ;;
-        *) fail "usage: $0 start DIR PORT... | stop DIR" ;;
+        start:[1-9] | stop:0 | reload:0) ;;
+        *) fail "usage: $0 start DIR PORT... | stop DIR | reload DIR" ;;
     esac
     # Other users' processes read it: every folder above must be searchable for them.
     [[ $dir == /* ]] || fail "DIR must be an absolute path"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A private Postfix: postfix.sh start DIR SMTP_PORT [TLS_PORT] | stop DIR
+# A private Postfix: postfix.sh start DIR SMTP_PORT [TLS_PORT] | stop DIR | reload DIR
 #
 # STARTTLS on SMTP_PORT, implicit TLS on TLS_PORT, AUTH (user@example.com, secret) under TLS only. Configuration, queue,
 # log and mail are in DIR; whoever starts it again in the same DIR finds queue and mail as they were.
@@ -13,7 +13,7 @@
 #   tempfail*@example.com     450 at RCPT             bye*@example.com       421 at RCPT, and the connection is closed
 #   anybody@elsewhere         554 without AUTH; with it, accepted and thrown away
 #
-# Environment: POSTFIX_MAIN='name = value;name = value' adds lines to main.cf.
+# Environment: POSTFIX_MAIN='name = value;name = value' adds lines to main.cf, with start and with reload.
 . "$(dirname "$0")/common.sh"
 parse_arguments "$@"
 need_installed postfix
@@ -25,6 +25,12 @@ if [ "$command" = stop ]; then
     [ -f "$dir/etc/main.cf" ] || exit 0
     "$root/usr/sbin/postfix" -c "$dir/etc" stop >/dev/null 2>&1 || true
     stop_process
+    exit 0
+fi
+if [ "$command" = reload ]; then
+    is_running || fail "not running in $dir"
+    tr ';' '\n' <<<"${POSTFIX_MAIN:-}" >>"$dir/etc/main.cf"
+    "$root/usr/sbin/postfix" -c "$dir/etc" reload >>"$dir/log/start" 2>&1 || fail "$(<"$dir/log/start")"
     exit 0
 fi
 

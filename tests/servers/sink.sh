@@ -9,6 +9,7 @@ if [ "$command" = stop ]; then
     stop_process
     exit 0
 fi
+[ "$command" = start ] || fail "it has nothing to $command"
 
 need_installed postfix
 is_running && fail "already running in $dir"

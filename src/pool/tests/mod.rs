@@ -7,6 +7,8 @@ mod failures;
 mod fake;
 mod handoff;
 mod hosts;
+#[cfg(simulation)]
+mod interleaving;
 mod maintenance;
 mod model;
 mod other_pools;

@@ -22,7 +22,7 @@
 //! | Haraka #1611 | a connection is given back by one who does not hold it (here `finish` takes the lease away) | `pool/model.rs::no_history_breaks_an_invariant` |
 //! | generic-object-pool | connecting under the pool's lock | `pool/handoff.rs::a_connector_may_call_back_into_the_pool` |
 //! | node-mysql2 PR 4498 | each retry has the full timeout again | `tests/deadline.rs::silent_attempts_share_one_deadline` |
-//! | lettre #743 | `221` to a probe is taken for a sign of life | `tests/idle_servers.rs::only_250_is_a_sign_of_life` |
+//! | lettre #743 | `221` to a probe is taken for a sign of life | `tests/keepalive.rs::only_250_and_nothing_behind_it_is_a_sign_of_life` |
 //! | nodemailer | what may have been accepted is queued again | `tests/failover.rs::what_may_have_been_accepted_goes_to_no_other_host` |
 //! | MailKit.Pooling | 4xx to MAIL or RCPT is permanent | `tests/fault_matrix.rs::a_fault_in_the_envelope_is_never_ambiguous` |
 //! | MailKit.Pooling | 421 to MAIL is permanent | `tests/classification.rs::j_421_by_stage` |

@@ -120,6 +120,7 @@ impl Transaction<'_, '_> {
 }
 
 #[cfg(test)]
+#[cfg(not(simulation))]
 mod tests {
     use std::io::Write;
     use std::net::{Shutdown, TcpListener, TcpStream};
