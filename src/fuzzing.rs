@@ -66,6 +66,7 @@ pub fn capabilities(ehlo: &Reply) -> Offered {
         starttls,
         auth,
         mail_max,
+        rcpt_max,
     } = Capabilities::from_ehlo(ehlo);
     Offered {
         pipelining,
