@@ -908,8 +908,11 @@ fn p23_each_recipients_reply_is_told() {
     let sender = sender(plain(&server)).build().unwrap();
     let partial = SendOptions::new().recipients(RecipientPolicy::AcceptPartial);
     let receipt = send_to(&sender, "some@p23", 4, &partial).unwrap();
-    let told: Vec<_> =
-        receipt.recipients().iter().map(|one| (one.address.to_string(), one.status, one.reply.code())).collect();
+    let told: Vec<_> = receipt
+        .recipients()
+        .iter()
+        .map(|one| (one.address.to_string(), one.status, one.reply.as_ref().unwrap().code()))
+        .collect();
     let address = |number: usize| format!("to{number}@example.net");
     assert_eq!(
         told,

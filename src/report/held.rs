@@ -12,6 +12,7 @@ use crate::options::{AmbiguityBoundary, PoolOptions, SendOptions};
 use crate::smtp::{Failure, Mail, Refused, Session, TimeLimits, transact};
 
 use super::failure::{Judged, Limit, Met, interrupted, judge, send_error};
+use super::parts::Parts;
 use super::receipt::Receipt;
 
 /// The options that such a send depends on.
@@ -57,20 +58,25 @@ impl HeldSession<'_> {
         let caller = options.deadline.map(Deadline::on);
         let cancel = options.cancel.as_ref();
         let limits = TimeLimits::new(started, caller, started, send_timeout, final_reply_timeout);
-        let mail = Mail { envelope, content, policy: options.recipients };
+        let policy = options.recipients;
+        let mail = Mail { envelope, to: envelope.to(), content, policy, dsn: options.dsn.as_ref() };
+        // One transaction, and what it leaves over is told.
+        let mut parts = Parts::new(envelope, policy);
         // Whoever holds a session may not have looked at it for long.
         let heard = self.session.listen().map_err(Refused::from);
         match heard.and_then(|()| transact(self.session, &mail, &limits, cancel)) {
             Ok(accepted) => {
                 let elapsed = clock::now() - started;
-                Ok(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, elapsed))
+                parts.accepted(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, elapsed));
             }
-            Err(Refused { failure, recipients }) => {
+            Err(Refused { failure, recipients, is_each_refused }) => {
                 let limit = Limit::of_sending(failure.stage, caller, send_timeout, final_reply_timeout);
                 let judged = self.judge(interrupted(failure, cancel, self.stop), limit);
-                Err(send_error(judged, self.endpoint.clone(), recipients).with_attempts(1))
+                let error = send_error(judged, self.endpoint.clone(), recipients).with_attempts(1);
+                parts.failed(error, is_each_refused);
             }
         }
+        parts.finish()
     }
 
     /// The error for a failure that was no message's.

@@ -16,6 +16,8 @@ pub struct Receipt {
     connection_id: u64,
     accepted_at: SystemTime,
     response: Reply,
+    /// The replies to earlier transactions of the same message.
+    earlier: Vec<Reply>,
     recipients: Vec<RecipientOutcome>,
     elapsed: Duration,
 }
@@ -24,7 +26,29 @@ impl Receipt {
     /// The receipt of a message that was accepted just now, in one attempt, so long after the call began.
     pub(crate) fn of(accepted: Accepted, endpoint: Endpoint, connection_id: u64, elapsed: Duration) -> Self {
         let Accepted { reply, recipients } = accepted;
-        Self { endpoint, attempts: 1, connection_id, accepted_at: clock::wall(), response: reply, recipients, elapsed }
+        let accepted_at = clock::wall();
+        Self {
+            endpoint,
+            attempts: 1,
+            connection_id,
+            accepted_at,
+            response: reply,
+            earlier: Vec::new(),
+            recipients,
+            elapsed,
+        }
+    }
+
+    /// The same, with what came of the transactions before it.
+    pub(crate) fn after(mut self, earlier: Self) -> Self {
+        self.earlier = earlier.earlier;
+        self.earlier.push(earlier.response);
+        self
+    }
+
+    pub(crate) fn with_recipients(mut self, recipients: Vec<RecipientOutcome>) -> Self {
+        self.recipients = recipients;
+        self
     }
 
     /// The same after so many attempts.
@@ -33,7 +57,7 @@ impl Receipt {
         self
     }
 
-    /// The host that accepted the message.
+    /// The host that accepted the message; the last one, if it went in several transactions.
     #[must_use]
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -64,8 +88,15 @@ impl Receipt {
         &self.response
     }
 
-    /// What the server said to each recipient, in the order of the envelope. With
-    /// [`AcceptPartial`](crate::RecipientPolicy::AcceptPartial) some may have been refused: the message did not go to them.
+    /// The final reply to each transaction, in order. More than one only with
+    /// [`AcceptPartial`](crate::RecipientPolicy::AcceptPartial), for more recipients than a server takes at a time; the last is
+    /// [`response`](Self::response).
+    pub fn responses(&self) -> impl Iterator<Item = &Reply> {
+        self.earlier.iter().chain([&self.response])
+    }
+
+    /// What became of each recipient, in the order of the envelope. With
+    /// [`AcceptPartial`](crate::RecipientPolicy::AcceptPartial) the message did not go to all of them, but at least to one.
     #[must_use]
     pub fn recipients(&self) -> &[RecipientOutcome] {
         &self.recipients

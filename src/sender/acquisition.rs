@@ -30,6 +30,15 @@ pub(super) struct Failed {
     pub(super) error: SendError,
     /// What another attempt would have to respect; `None` when there is no use in one.
     pub(super) retry: Option<Retry>,
+    /// Each recipient was refused, and nothing else.
+    pub(super) is_each_refused: bool,
+}
+
+impl Failed {
+    /// Before any recipient was asked for.
+    const fn early(error: SendError, retry: Option<Retry>) -> Self {
+        Self { error, retry, is_each_refused: false }
+    }
 }
 
 /// What another attempt would have to respect.
@@ -90,11 +99,11 @@ impl Acquisition<'_> {
                     self.without_lease(FailureKind::PoolExhausted, what, "waited for as long as allowed", counts);
                 let endpoint = cause.as_ref().map(|(host, _)| self.inner.pool.connector().endpoint(*host).clone());
                 let source = cause.map(|(_, judged)| judged.to_string().into());
-                Failed { error: error.with_endpoint(endpoint).with_source(source), retry: None }
+                Failed::early(error.with_endpoint(endpoint).with_source(source), None)
             }
             AcquireError::Unavailable { cause: Some((host, judged)), retry_after, counts, .. } => {
                 let error = self.of_open(host, judged, acquire_by, counts).with_retry_after(retry_after);
-                Failed { error, retry: None }
+                Failed::early(error, None)
             }
             AcquireError::Unavailable { cause: None, retry_after, last_error, counts } => {
                 let (endpoint, what) = match last_error {
@@ -108,28 +117,30 @@ impl Acquisition<'_> {
                     .without_lease(FailureKind::HostUnavailable, what, "every host is cooling down", counts)
                     .with_endpoint(endpoint)
                     .with_retry_after(retry_after);
-                Failed { error, retry: None }
+                Failed::early(error, None)
             }
             AcquireError::Local { host, cause, counts } => {
                 let error = self.of_open(host, cause, acquire_by, counts);
-                Failed { error, retry: Some(Retry { host, fresh: false }) }
+                Failed::early(error, Some(Retry { host, fresh: false }))
             }
             AcquireError::Cancelled { cause: Some((host, judged)), counts }
                 if judged.verdict.classification.kind == FailureKind::Cancelled =>
             {
-                Failed { error: self.of_open(host, judged, acquire_by, counts), retry: None }
+                Failed::early(self.of_open(host, judged, acquire_by, counts), None)
             }
-            AcquireError::Cancelled { counts, .. } => {
-                let what = "cancelled before a connection was there".to_owned();
-                let error = self.without_lease(FailureKind::Cancelled, what, "cancelled by the caller", counts);
-                Failed { error, retry: None }
-            }
+            AcquireError::Cancelled { counts, .. } => Failed::early(self.cancelled(counts), None),
             AcquireError::ShutDown { counts } => {
                 let what = "no new message is taken".to_owned();
                 let error = self.without_lease(FailureKind::Shutdown, what, "the sender was shut down", counts);
-                Failed { error, retry: None }
+                Failed::early(error, None)
             }
         }
+    }
+
+    /// The error for a call that was cancelled before it had a connection.
+    pub(super) fn cancelled(&self, counts: PoolCounts) -> SendError {
+        let what = "cancelled before a connection was there".to_owned();
+        self.without_lease(FailureKind::Cancelled, what, "cancelled by the caller", counts)
     }
 
     /// The error for a session that did not come about.

@@ -2,6 +2,7 @@
 
 mod acquisition;
 mod attempt;
+mod batch;
 mod builder;
 mod care;
 mod connector;
@@ -28,6 +29,7 @@ use crate::pool::{HostPlan, Limits, Pool};
 use crate::report::Receipt;
 use crate::stats::PoolStatus;
 
+pub use self::batch::BatchMessage;
 pub use self::builder::SmtpSenderBuilder;
 pub use self::care::HostReport;
 use self::connector::SmtpConnector;

@@ -1,6 +1,6 @@
 //! The loop around attempts: how many, on which host, after what pause.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lettre::address::Envelope;
 
@@ -9,16 +9,16 @@ use crate::endpoint::HostId;
 use crate::error::{FailureKind, SendError};
 use crate::options::{Backoff, PoolOptions, SendOptions};
 use crate::pool::HostSet;
-use crate::report::Receipt;
+use crate::report::{Parts, Receipt};
 use crate::smtp::Mail;
 use crate::stage::SendStage;
 use crate::stats::HostState;
 
 use super::Inner;
-use super::acquisition::{Acquisition, Retry};
+use super::acquisition::{Acquisition, Failed, Retry};
 use super::attempt::Call;
 
-/// Sends one message, with as many attempts as its failures and the options allow.
+/// Sends one message, in as many transactions as its recipients take.
 pub(super) fn run(
     inner: &Inner,
     envelope: &Envelope,
@@ -27,14 +27,30 @@ pub(super) fn run(
 ) -> Result<Receipt, SendError> {
     let started = clock::now();
     let caller = options.deadline.map(Deadline::on);
-    let mail = Mail { envelope, content, policy: options.recipients };
     let cancel = options.cancel.as_ref();
-    let call = Call { acquisition: Acquisition { inner, started, caller, cancel }, mail };
+    let acquisition = Acquisition { inner, started, caller, cancel };
+    let (policy, dsn) = (options.recipients, options.dsn.as_ref());
+    let mut parts = Parts::new(envelope, policy);
+    let mut now = started;
+    while let Some(to) = parts.next() {
+        let call = Call { acquisition, mail: Mail { envelope, to: &to, content, policy, dsn } };
+        match deliver(&call, now) {
+            Ok(receipt) => parts.accepted(receipt),
+            Err(failed) => parts.failed(failed.error, failed.is_each_refused),
+        }
+        if !parts.is_over() {
+            now = clock::now();
+        }
+    }
+    parts.finish()
+}
 
+/// One transaction, with as many attempts as its failures and the options allow.
+fn deliver(call: &Call<'_>, mut now: Instant) -> Result<Receipt, Failed> {
+    let Acquisition { inner, caller, cancel, .. } = call.acquisition;
     let mut avoid = HostSet::default();
     let mut fresh = false;
     let mut attempts = 0;
-    let mut now = started;
     loop {
         attempts += 1;
         let failed = match call.attempt(now, &avoid, fresh) {
@@ -42,19 +58,19 @@ pub(super) fn run(
             Err(failed) => failed,
         };
         if attempts > 1 && has_not_begun(&failed.error) {
-            return Err(failed.error.with_attempts(attempts - 1));
+            return Err(Failed { error: failed.error.with_attempts(attempts - 1), ..failed });
         }
-        let error = failed.error.with_attempts(attempts);
+        let failed = Failed { error: failed.error.with_attempts(attempts), ..failed };
         // Replies out of step on a fresh connection too are no accident of that connection: once is all.
         let is_hopeless = |retry: &Retry| retry.fresh && fresh;
         let retry = failed.retry.filter(|retry| attempts <= inner.options.max_retries && !is_hopeless(retry));
-        let Some(retry) = retry else { return Err(error) };
+        let Some(retry) = retry else { return Err(failed) };
         avoid.insert(retry.host);
         fresh = retry.fresh;
         if !has_other_host(inner, &avoid) {
             let turn = Deadline::after(delay(&inner.options, attempts, fastrand::f64()));
             if caller.is_some_and(|caller| caller <= turn) {
-                return Err(error);
+                return Err(failed);
             }
             inner.pause.until(turn, cancel);
         }

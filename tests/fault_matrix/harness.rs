@@ -151,6 +151,7 @@ pub(crate) struct Row {
     fate: Fate,
     cool: Cool,
     connections: Option<usize>,
+    transactions: usize,
     client_misbehaves: bool,
     not_repeated: bool,
     stays_wrong: bool,
@@ -183,6 +184,7 @@ impl Row {
             fate: K,
             cool: Nobody,
             connections: None,
+            transactions: 1,
             client_misbehaves: false,
             not_repeated: false,
             stays_wrong: false,
@@ -328,6 +330,12 @@ impl Row {
     /// How many connections the server has seen when the call returns, where that does not follow from the rest.
     pub(crate) fn connections(mut self, connections: usize) -> Self {
         self.connections = Some(connections);
+        self
+    }
+
+    /// How many transactions the recipients take, each with recipients of its own.
+    pub(crate) fn transactions(mut self, transactions: usize) -> Self {
+        self.transactions = transactions;
         self
     }
 
@@ -670,7 +678,7 @@ fn told(row: &Row, stand: &Stand, result: &Result<Receipt, SendError>, found: &m
         (Err(error), expected) => found.push(format!("{}, expected {expected:?}", chain(error))),
     }
     let is_sound = match result.as_ref().map_err(SendError::kind) {
-        Ok(_) => accepted == 1,
+        Ok(_) => accepted == row.transactions,
         Err(UD) => accepted <= 1,
         Err(_) => accepted == 0,
     };
