@@ -251,3 +251,46 @@ fn an_unknown_outcome_of_one_transaction_is_told_of_each_recipient() {
         assert_eq!(statuses(error.recipients()), [Unknown; 2]);
     }
 }
+
+/// The last part has one recipient, so that it may leave in one write: then the outcome is unknown before anything was said to `RCPT`.
+#[test]
+fn a_part_that_left_in_one_write_and_was_not_answered_is_unknown_for_its_recipient() {
+    for (what, script) in [
+        ("before MAIL was answered", Script::new().on_nth(Stage::Mail, 2, [Action::Reset])),
+        ("behind RCPT", Script::new().on_nth(Stage::Bdat, 1, [Action::Reset])),
+        ("stored and cut", Script::new().on_nth(Stage::Bdat, 1, [Action::Accept, Action::Reset])),
+    ] {
+        let server = taking(2).chunking(true).script(script).start();
+        let sender = sender(plain(&server).single_round_trip(true)).build().unwrap();
+        let error = send_to(&sender, "one@write", 3, &partial()).unwrap_err();
+        server.assert_script_used();
+        assert_eq!(error.kind(), FailureKind::UnknownAfterData, "{what}: {error}");
+        assert_eq!(statuses(error.recipients()), [Accepted, Accepted, Unknown], "{what}");
+        assert_true(&server, error.recipients());
+    }
+}
+
+#[test]
+fn a_message_in_one_write_that_was_not_answered_is_unknown_for_its_recipient() {
+    let server = TestServer::builder().chunking(true).script(Script::new().once(Stage::Mail, [Action::Reset])).start();
+    let sender = sender(plain(&server).single_round_trip(true)).build().unwrap();
+    let error = send_to(&sender, "only@write", 1, &SendOptions::new()).unwrap_err();
+    assert_eq!((error.kind(), statuses(error.recipients())), (FailureKind::UnknownAfterData, vec![Unknown]), "{error}");
+}
+
+/// A refused recipient, and then a yes to the content that it was not meant for: which reply is which is open, so nothing may follow.
+#[test]
+fn nonsense_behind_a_refused_recipient_of_a_part_in_one_write_ends_the_sending() {
+    let script = Script::new().on_nth(Stage::Rcpt, 2, [Action::reply("550 5.1.1 nobody\r\n")]).on_nth(
+        Stage::Bdat,
+        2,
+        [Action::Accept, Action::reply("250 2.0.0 taken\r\n")],
+    );
+    let server = taking(1).chunking(true).script(script).start();
+    let sender = sender(plain(&server).single_round_trip(true)).build().unwrap();
+    let error = send_to(&sender, "nonsense@write", 3, &partial()).unwrap_err();
+    server.assert_script_used();
+    assert_eq!(error.kind(), FailureKind::UnknownAfterData, "{error}");
+    assert_eq!(statuses(error.recipients()), [Accepted, Unknown, NotSent]);
+    assert_eq!(server.snapshot().reached(Stage::Mail), 2, "nothing was begun behind the unknown");
+}

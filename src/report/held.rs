@@ -69,11 +69,11 @@ impl HeldSession<'_> {
                 let elapsed = clock::now() - started;
                 parts.accepted(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, elapsed));
             }
-            Err(Refused { failure, recipients, is_each_refused }) => {
+            Err(Refused { failure, recipients, offered_to }) => {
                 let limit = Limit::of_sending(failure.stage, caller, send_timeout, final_reply_timeout);
                 let judged = self.judge(interrupted(failure, cancel, self.stop), limit);
                 let error = send_error(judged, self.endpoint.clone(), recipients).with_attempts(1);
-                parts.failed(error, is_each_refused);
+                parts.failed(error, offered_to);
             }
         }
         parts.finish()

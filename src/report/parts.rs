@@ -102,16 +102,26 @@ impl<'a> Parts<'a> {
         self.is_over = self.waiting.is_empty();
     }
 
-    /// A transaction failed; `is_each_refused` if only because each of its recipients was refused.
-    pub(crate) fn failed(&mut self, error: SendError, is_each_refused: bool) {
-        let goes_on = is_each_refused && self.policy == RecipientPolicy::AcceptPartial;
+    /// A transaction for the first `offered_to` of the recipients that were still to be offered failed.
+    pub(crate) fn failed(&mut self, error: SendError, offered_to: usize) {
+        let answers = error.recipients();
         let is_unknown = error.kind() == FailureKind::UnknownAfterData;
+        let is_any_accepted = answers.iter().any(|answer| answer.status == RecipientStatus::Accepted);
+        // Refused each for itself, they say nothing about the others. Behind an unknown outcome nothing is begun.
+        let is_each_refused = !answers.is_empty() && answers.len() == offered_to && !is_any_accepted && !is_unknown;
+        let goes_on = is_each_refused && self.policy == RecipientPolicy::AcceptPartial;
         if self.has_begun || is_unknown || self.policy == RecipientPolicy::AcceptPartial {
             let offered = self.begin();
-            for (&place, outcome) in offered.iter().zip(error.recipients()) {
-                self.outcomes[place] = Some(fate(outcome, &error));
+            let (at_stake, untouched) = offered.split_at(if is_unknown { offered_to } else { answers.len() });
+            for (index, &place) in at_stake.iter().enumerate() {
+                // A message in one write may be lost before RCPT was answered; and where its last byte was offered in spite of a
+                // refusal of all of them, what came back made no sense, and the refusals no more than the rest.
+                let answer = answers.get(index).filter(|_| is_any_accepted || !is_unknown);
+                let address = &self.envelope.to()[place];
+                self.outcomes[place] =
+                    Some(answer.map_or_else(|| silent(address, is_unknown), |one| fate(one, &error)));
             }
-            self.waiting = offered[error.recipients().len().min(offered.len())..].to_vec();
+            self.waiting = untouched.to_vec();
         }
         self.retries += error.attempts().saturating_sub(1);
         self.is_over = !goes_on || self.waiting.is_empty();
@@ -165,13 +175,14 @@ impl<'a> Parts<'a> {
     /// What became of each recipient, in the order of the envelope.
     fn told(&mut self) -> Vec<RecipientOutcome> {
         let outcomes = std::mem::take(&mut self.outcomes).into_iter().zip(self.envelope.to());
-        let not_sent = |address: &Address| RecipientOutcome {
-            address: address.clone(),
-            status: RecipientStatus::NotSent,
-            reply: None,
-        };
-        outcomes.map(|(outcome, address)| outcome.unwrap_or_else(|| not_sent(address))).collect()
+        outcomes.map(|(outcome, address)| outcome.unwrap_or_else(|| silent(address, false))).collect()
     }
+}
+
+/// What became of a recipient of whom the server has said nothing.
+fn silent(address: &Address, may_have_it: bool) -> RecipientOutcome {
+    let status = if may_have_it { RecipientStatus::Unknown } else { RecipientStatus::NotSent };
+    RecipientOutcome { address: address.clone(), status, reply: None }
 }
 
 /// What a failed transaction means for a recipient to whom the server had said this.

@@ -30,14 +30,14 @@ pub(super) struct Failed {
     pub(super) error: SendError,
     /// What another attempt would have to respect; `None` when there is no use in one.
     pub(super) retry: Option<Retry>,
-    /// Each recipient was refused, and nothing else.
-    pub(super) is_each_refused: bool,
+    /// How many recipients its transaction was for; none, if it did not come to one.
+    pub(super) offered_to: usize,
 }
 
 impl Failed {
     /// Before any recipient was asked for.
     const fn early(error: SendError, retry: Option<Retry>) -> Self {
-        Self { error, retry, is_each_refused: false }
+        Self { error, retry, offered_to: 0 }
     }
 }
 

@@ -49,7 +49,7 @@ impl Call<'_> {
             let step = refused.failure.event.step();
             renewals.learn(inner, lease.host(), Some(step));
             let limit = Limit::of_sending(refused.failure.stage, caller, send, final_reply);
-            let Refused { failure, recipients, is_each_refused } = refused;
+            let Refused { failure, recipients, offered_to } = refused;
             let failure = interrupted(failure, cancel, Some(inner.pool.connector().stop()));
             let met = Met {
                 reused: lease.is_reused(),
@@ -74,7 +74,7 @@ impl Call<'_> {
             let Classification { kind, retry_allowed, .. } = verdict.classification;
             let is_wanted = retry_allowed && kind != FailureKind::Cancelled;
             let retry = is_wanted.then_some(Retry { host, fresh: verdict.fresh_try == FreshTry::FreshOnly });
-            return Err(Failed { error, retry, is_each_refused });
+            return Err(Failed { error, retry, offered_to });
         }
     }
 

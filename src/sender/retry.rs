@@ -36,7 +36,7 @@ pub(super) fn run(
         let call = Call { acquisition, mail: Mail { envelope, to: &to, content, policy, dsn } };
         match deliver(&call, now) {
             Ok(receipt) => parts.accepted(receipt),
-            Err(failed) => parts.failed(failed.error, failed.is_each_refused),
+            Err(failed) => parts.failed(failed.error, failed.offered_to),
         }
         if !parts.is_over() {
             now = clock::now();

@@ -75,14 +75,14 @@ pub(crate) struct Accepted {
 pub(crate) struct Refused {
     pub(crate) failure: Failure,
     pub(crate) recipients: Vec<RecipientOutcome>,
-    /// Each recipient was refused, and nothing else: others may fare better.
-    pub(crate) is_each_refused: bool,
+    /// How many recipients the transaction was for, answered or not.
+    pub(crate) offered_to: usize,
 }
 
 impl From<Failure> for Refused {
     /// Before any recipient was asked about.
     fn from(failure: Failure) -> Self {
-        Self { failure, recipients: Vec::new(), is_each_refused: false }
+        Self { failure, recipients: Vec::new(), offered_to: 0 }
     }
 }
 
@@ -111,12 +111,11 @@ fn carry(session: &mut Session, mail: &Mail<'_>, limits: &TimeLimits) -> Result<
         mail_refusal: None,
         data: None,
     };
-    match transaction.run(limits) {
-        Ok(reply) => Ok(Accepted { reply, recipients: transaction.recipients }),
-        Err(failure) => {
-            let is_each_refused = transaction.is_each_refused();
-            Err(Refused { failure, recipients: transaction.recipients, is_each_refused })
-        }
+    let outcome = transaction.run(limits);
+    let (recipients, offered_to) = (transaction.recipients, transaction.to.len());
+    match outcome {
+        Ok(reply) => Ok(Accepted { reply, recipients }),
+        Err(failure) => Err(Refused { failure, recipients, offered_to }),
     }
 }
 
