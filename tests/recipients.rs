@@ -7,9 +7,12 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::*;
+use smtp_pool::FailureKind::{PermanentFailure, RetryableBeforeSend, RetryableTemporaryFailure};
 use smtp_pool::RecipientStatus::{Accepted, NotSent, Refused, RefusedForNow, Unknown};
 use smtp_pool::testing::{Action, Script, Stage, TestServer, TestServerBuilder};
-use smtp_pool::{CancelToken, FailureKind, RecipientOutcome, RecipientPolicy, RecipientStatus, SendOptions, SendStage};
+use smtp_pool::{
+    CancelToken, FailureKind, RecipientOutcome, RecipientPolicy, RecipientStatus, SendError, SendOptions, SendStage,
+};
 
 fn partial() -> SendOptions {
     SendOptions::new().recipients(RecipientPolicy::AcceptPartial)
@@ -86,7 +89,7 @@ fn all_or_nothing_is_refused_before_mail_by_the_name_of_the_limit() {
     let server = taking(3).start();
     let sender = sender(plain(&server)).build().unwrap();
     let error = send_to(&sender, "all@limits", 4, &SendOptions::new()).unwrap_err();
-    assert_eq!((error.kind(), error.stage()), (FailureKind::PermanentFailure, SendStage::Authenticated), "{error}");
+    assert_eq!((error.kind(), error.stage()), (PermanentFailure, SendStage::Authenticated), "{error}");
     assert!(error.to_string().contains("4 recipients and the server's RCPTMAX is 3"), "{error}");
     assert!(!said(&server, 1, "MAIL"));
     send_to(&sender, "next@limits", 1, &SendOptions::new()).unwrap();
@@ -140,9 +143,10 @@ fn refused_recipients_of_one_part_do_not_keep_the_message_from_the_next() {
     assert_eq!(statuses(receipt.recipients()), [Refused, RefusedForNow, Accepted, Refused, Accepted]);
     assert_true(&server, receipt.recipients());
     assert_eq!(receipt.responses().count(), 2);
+    assert!(receipt.stopped_by().is_none(), "all were asked");
     // With nobody left it is a failure, and a refusal for good decides.
     let error = send_to(&sender, "none@limits", 2, &partial()).unwrap_err();
-    assert_eq!((error.kind(), error.response().unwrap().code()), (FailureKind::PermanentFailure, 550), "{error}");
+    assert_eq!((error.kind(), error.response().unwrap().code()), (PermanentFailure, 550), "{error}");
     assert_eq!(statuses(error.recipients()), [Refused, RefusedForNow]);
 }
 
@@ -151,13 +155,14 @@ fn refused_recipients_of_one_part_do_not_keep_the_message_from_the_next() {
 fn a_failure_of_the_second_part_leaves_a_receipt_that_tells_who_got_nothing() {
     let cut = || vec![Action::Reset];
     // A session that was idle is replaced once when it is cut, so the fresh one is cut too.
-    for (what, stage, occasions, actions, second) in [
-        ("cut at MAIL", Stage::Mail, 2..=3, cut(), NotSent),
-        ("cut at RCPT", Stage::Rcpt, 3..=4, cut(), NotSent),
-        ("cut at DATA", Stage::Data, 2..=3, cut(), NotSent),
-        ("refused for now", Stage::EndOfData, 2..=2, vec![Action::reply("451 4.3.0 later\r\n")], RefusedForNow),
-        ("refused for good", Stage::EndOfData, 2..=2, vec![Action::reply("554 5.7.1 spam\r\n")], Refused),
-        ("MAIL refused", Stage::Mail, 2..=2, vec![Action::reply("550 5.7.1 go away\r\n")], NotSent),
+    let refused = |reply: &str| vec![Action::reply(reply)];
+    for (what, stage, occasions, actions, second, why) in [
+        ("cut at MAIL", Stage::Mail, 2..=3, cut(), NotSent, RetryableBeforeSend),
+        ("cut at RCPT", Stage::Rcpt, 3..=4, cut(), NotSent, RetryableBeforeSend),
+        ("cut at DATA", Stage::Data, 2..=3, cut(), NotSent, RetryableBeforeSend),
+        ("later", Stage::EndOfData, 2..=2, refused("451 4.3.0 later\r\n"), RefusedForNow, RetryableTemporaryFailure),
+        ("never", Stage::EndOfData, 2..=2, refused("554 5.7.1 spam\r\n"), Refused, PermanentFailure),
+        ("MAIL refused", Stage::Mail, 2..=2, refused("550 5.7.1 go away\r\n"), NotSent, PermanentFailure),
     ] {
         // One command at a time, so that each cut is where it says.
         let script = occasions.fold(Script::new(), |script, number| script.on_nth(stage, number, actions.clone()));
@@ -170,6 +175,7 @@ fn a_failure_of_the_second_part_leaves_a_receipt_that_tells_who_got_nothing() {
         assert_eq!(server.messages().len(), 1, "{what}");
         let told = receipt.recipients()[2].reply.is_some();
         assert_eq!(told, second != NotSent, "{what}: the reply that decided");
+        assert_eq!(receipt.stopped_by().map(SendError::kind), Some(why), "{what}");
     }
 }
 
@@ -217,6 +223,7 @@ fn a_cancelled_call_tells_what_its_first_part_came_to() {
     });
     server.release("second");
     assert_eq!(statuses(receipt.recipients()), [Accepted, NotSent, NotSent]);
+    assert_eq!(receipt.stopped_by().unwrap().kind(), FailureKind::Cancelled);
     assert_true(&server, receipt.recipients());
 }
 

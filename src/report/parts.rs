@@ -35,6 +35,8 @@ pub(crate) struct Parts<'a> {
     at_most: usize,
     has_begun: bool,
     is_over: bool,
+    /// A failure of the message ended it, not the end of the list.
+    is_stopped: bool,
     receipt: Option<Receipt>,
     failure: Option<SendError>,
     /// Attempts beyond the first of each transaction.
@@ -51,6 +53,7 @@ impl<'a> Parts<'a> {
             at_most: usize::MAX,
             has_begun: false,
             is_over: false,
+            is_stopped: false,
             receipt: None,
             failure: None,
             retries: 0,
@@ -124,7 +127,8 @@ impl<'a> Parts<'a> {
             self.waiting = untouched.to_vec();
         }
         self.retries += error.attempts().saturating_sub(1);
-        self.is_over = !goes_on || self.waiting.is_empty();
+        self.is_stopped = !goes_on;
+        self.is_over = self.is_stopped || self.waiting.is_empty();
         let is_outweighed =
             goes_on && self.failure.as_ref().is_some_and(|one| one.kind() == FailureKind::PermanentFailure);
         if !is_outweighed {
@@ -156,6 +160,10 @@ impl<'a> Parts<'a> {
                 if failure.as_ref().is_none_or(|error| error.kind() != FailureKind::UnknownAfterData) =>
             {
                 let receipt = receipt.with_attempts(attempts);
+                let receipt = match failure.filter(|_| self.is_stopped) {
+                    Some(failure) => receipt.stopped(failure),
+                    None => receipt,
+                };
                 Ok(match recipients {
                     Some(recipients) => receipt.with_recipients(recipients),
                     None => receipt,

@@ -1,9 +1,11 @@
 //! The proof of an accepted message.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock;
 use crate::endpoint::Endpoint;
+use crate::error::SendError;
 use crate::recipient::RecipientOutcome;
 use crate::reply::Reply;
 use crate::smtp::Accepted;
@@ -20,6 +22,7 @@ pub struct Receipt {
     earlier: Vec<Reply>,
     recipients: Vec<RecipientOutcome>,
     elapsed: Duration,
+    stopped_by: Option<Arc<SendError>>,
 }
 
 impl Receipt {
@@ -36,6 +39,7 @@ impl Receipt {
             earlier: Vec::new(),
             recipients,
             elapsed,
+            stopped_by: None,
         }
     }
 
@@ -48,6 +52,12 @@ impl Receipt {
 
     pub(crate) fn with_recipients(mut self, recipients: Vec<RecipientOutcome>) -> Self {
         self.recipients = recipients;
+        self
+    }
+
+    /// The same for a sending that this ended.
+    pub(crate) fn stopped(mut self, by: SendError) -> Self {
+        self.stopped_by = Some(Arc::new(by));
         self
     }
 
@@ -102,7 +112,18 @@ impl Receipt {
         &self.recipients
     }
 
-    /// How long the call took, waiting included.
+    /// The failure that ended the sending early, after the message had been accepted for some of its recipients. Only with
+    /// [`AcceptPartial`](crate::RecipientPolicy::AcceptPartial) and more of them than a server takes at a time; never of kind
+    /// [`UnknownAfterData`](crate::FailureKind::UnknownAfterData), which is the answer to the whole call.
+    ///
+    /// Those in [`recipients`](Self::recipients) that are [`NotSent`](crate::RecipientStatus::NotSent) or
+    /// [`RefusedForNow`](crate::RecipientStatus::RefusedForNow) may be sent to again, and nobody else.
+    #[must_use]
+    pub fn stopped_by(&self) -> Option<&SendError> {
+        self.stopped_by.as_deref()
+    }
+
+    /// How long the call took until the server accepted, waiting included.
     #[must_use]
     pub const fn elapsed(&self) -> Duration {
         self.elapsed
