@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::*;
 use lettre::address::Envelope;
-use smtp_pool::testing::{Action, Script, Stage, TestServer};
+use smtp_pool::testing::{Action, Script, Security, Stage, TestServer};
 use smtp_pool::{
     BatchMessage, BatchOptions, CancelToken, Dsn, FailureKind, HostState, Receipt, SendError, SendOptions, SendStage,
     SmtpSender,
@@ -311,16 +311,22 @@ fn an_outage_is_waited_for_and_costs_no_message() {
 fn an_outage_that_outlasts_the_patience_is_told_to_every_message() {
     let server = TestServer::start();
     server.stop_accepting();
+    const COOLDOWN: Duration = ms(200);
     for (options, most) in [
         (impatient(), ms(0)),
-        (BatchOptions::new().outage_patience(ms(200)), ms(200)),
-        (BatchOptions::new().send(SendOptions::new().deadline(now() + ms(200))), ms(200)),
+        (BatchOptions::new().outage_patience(ms(500)), ms(500)),
+        (BatchOptions::new().send(SendOptions::new().deadline(now() + ms(500))), ms(500)),
     ] {
-        // A call does not wait for the end of a pause by itself, so all the waiting is the batch's.
-        let sender = sender(plain(&server)).max_size(4).acquire_timeout(ms(5)).build().unwrap();
+        // A call by itself would wait for the end of a pause, and all of them together for twenty seconds.
+        let sender = sender(plain(&server)).max_size(4).max_reconnect_cooldown(COOLDOWN);
+        let sender = sender.reconnect_cooldown(COOLDOWN).build().unwrap();
         let began = now();
         let outcomes = Outbox::of(100).send(&sender, &options);
         let took = began.elapsed();
+        // Four threads at once, and one for each pause that was over by then.
+        let pauses = u64::try_from(took.as_millis() / COOLDOWN.as_millis()).unwrap();
+        let tries = sender.status().create_failures;
+        assert!(tries <= 4 + pauses, "{tries} tries in {took:?}");
         for outcome in &outcomes {
             let error = outcome.as_ref().unwrap_err();
             // Behind the deadline there is no time left even to wait.
@@ -330,6 +336,54 @@ fn an_outage_that_outlasts_the_patience_is_told_to_every_message() {
         assert!(took < most + PATIENCE / 2, "{took:?}");
     }
     assert_eq!(server.messages().len(), 0);
+}
+
+/// By default an outage is waited for ten minutes; the longest pause, which a refusal for good is followed by, is an hour here.
+#[test]
+fn what_is_refused_for_good_is_told_to_every_message_at_once() {
+    for (what, script) in [
+        ("the password", Script::new()),
+        ("us", Script::new().on(Stage::Connect, [Action::reply("554 5.7.1 no service for you\r\n"), Action::Fin])),
+    ] {
+        let server =
+            TestServer::builder().security(Security::StartTls).credentials("user", "right").script(script).start();
+        let host = starttls(&server).credentials("user", "wrong");
+        let sender = sender(host).max_size(1).max_reconnect_cooldown(HOUR).build().unwrap();
+        let options = BatchOptions::new().outage_patience(2 * HOUR).parallelism(4);
+        let outcomes = Outbox::of(100).send(&sender, &options);
+        let kinds = kinds(&outcomes);
+        let told: HashSet<_> = kinds.iter().flatten().collect();
+        assert_eq!(kinds.iter().flatten().count(), 100, "{what}");
+        assert!(told.is_subset(&HashSet::from([&FailureKind::PermanentFailure, &FailureKind::HostUnavailable])));
+        assert_eq!(server.connections_accepted(), 1, "{what}: trying again locks accounts");
+        let last = outcomes[99].as_ref().unwrap_err();
+        assert!(
+            last.to_string().contains(if what == "us" { "refused at the greeting" } else { "refused at AUTH" }),
+            "{what}: {last}"
+        );
+    }
+}
+
+#[test]
+fn a_refused_password_on_one_host_does_not_end_the_wait_for_another() {
+    let (wrong, down) =
+        (TestServer::builder().security(Security::StartTls).credentials("user", "right").start(), TestServer::start());
+    down.stop_accepting();
+    let sender = sender(starttls(&wrong).credentials("user", "wrong"))
+        .host(plain(&down).priority(10))
+        .max_reconnect_cooldown(HOUR)
+        .build()
+        .unwrap();
+    let outbox = Outbox::of(20);
+    let outcomes = thread::scope(|scope| {
+        let batch = scope.spawn(|| outbox.send(&sender, &BatchOptions::new().parallelism(1)));
+        eventually("both cool down", || sender.status().hosts.iter().all(|host| host.state != HostState::Available));
+        down.resume_accepting();
+        batch.join().unwrap()
+    });
+    assert_eq!(kinds(&outcomes), [None; 20]);
+    assert_true(&down, &outcomes);
+    assert_eq!(wrong.snapshot().reached(Stage::Auth), 1, "trying again locks accounts");
 }
 
 #[test]

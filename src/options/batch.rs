@@ -74,10 +74,13 @@ impl BatchOptions {
     ///
     /// While no host can be connected to, a message would fail with [`HostUnavailable`](crate::FailureKind::HostUnavailable) at once,
     /// and thousands behind it within a second. So the batch waits until a host is tried again
-    /// ([`retry_after`](crate::SendError::retry_after)) and goes on from where it was. An outage that has lasted longer than this, or
-    /// that would not be over before the deadline, is told to every message whose turn comes.
+    /// ([`retry_after`](crate::SendError::retry_after)) and goes on from where it was. Once the next try of a host would come later than
+    /// this after the outage began, or after the deadline, every message whose turn comes is told so at once.
     ///
-    /// [`Duration::ZERO`] waits for nothing: for a caller that has a queue behind it, and better things to do.
+    /// Credentials that were refused, and a host that greets with 554, are no outage: that is told at once, if no other host is worth
+    /// waiting for.
+    ///
+    /// [`Duration::ZERO`] waits for no host's pause to end: for a caller that has a queue behind it, and better things to do.
     #[must_use]
     pub fn outage_patience(mut self, patience: Duration) -> Self {
         self.outage_patience = patience;

@@ -6,6 +6,7 @@ use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
 use crate::error::{Classification, FailureKind, SendError};
+use crate::options::SendOptions;
 use crate::pool::{AcquireError, HostSet, Lease, Renewal, Request};
 use crate::report::{Judged, Limit, send_error};
 use crate::stage::SendStage;
@@ -23,6 +24,8 @@ pub(super) struct Acquisition<'a> {
     pub(super) caller: Option<Deadline>,
     /// What the caller may end the call with.
     pub(super) cancel: Option<&'a CancelToken>,
+    /// Whether the end of a host's pause is waited for.
+    pub(super) waits_out_cooldowns: bool,
 }
 
 /// An attempt that failed.
@@ -50,7 +53,13 @@ pub(super) struct Retry {
     pub(super) fresh: bool,
 }
 
-impl Acquisition<'_> {
+impl<'a> Acquisition<'a> {
+    /// For a call that begins now, with these options.
+    pub(super) fn new(inner: &'a Inner, options: &'a SendOptions) -> Self {
+        let (caller, cancel) = (options.deadline.map(Deadline::on), options.cancel.as_ref());
+        Self { inner, started: clock::now(), caller, cancel, waits_out_cooldowns: true }
+    }
+
     /// Gets a connection, waiting for it or opening it.
     pub(super) fn lease(
         &self,
@@ -60,7 +69,7 @@ impl Acquisition<'_> {
         only: Option<HostId>,
     ) -> Result<Lease<SmtpConnector>, Failed> {
         let deadline = self.acquire_by(now);
-        let request = Request { deadline, avoid: avoid.clone(), fresh, only, cancel: self.cancel.cloned() };
+        let request = self.request(deadline, avoid, fresh, only);
         self.inner.pool.acquire_at(now, request).map_err(|error| self.failed(error, deadline))
     }
 
@@ -72,8 +81,13 @@ impl Acquisition<'_> {
         avoid: &HostSet,
     ) -> Result<Lease<SmtpConnector>, Failed> {
         let deadline = self.acquire_by(clock::now());
-        let request = Request { deadline, avoid: avoid.clone(), fresh: true, only: None, cancel: self.cancel.cloned() };
+        let request = self.request(deadline, avoid, true, None);
         lease.renew(why, request).map_err(|error| self.failed(error, deadline))
+    }
+
+    fn request(&self, deadline: Deadline, avoid: &HostSet, fresh: bool, only: Option<HostId>) -> Request {
+        let (cancel, waits_out_cooldowns) = (self.cancel.cloned(), self.waits_out_cooldowns);
+        Request { deadline, avoid: avoid.clone(), fresh, only, waits_out_cooldowns, cancel }
     }
 
     fn acquire_by(&self, now: Instant) -> Deadline {

@@ -210,7 +210,10 @@ impl Batch<'_> {
         };
         loop {
             let own = self.own_options(message.dsn, clock::now());
-            let outcome = retry::run(self.inner, envelope, content, own.as_ref().unwrap_or(send));
+            let options = own.as_ref().unwrap_or(send);
+            // The batch does the waiting, once for all of its messages: each would wait for a try of its own.
+            let acquisition = Acquisition { waits_out_cooldowns: false, ..Acquisition::new(self.inner, options) };
+            let outcome = retry::run(acquisition, envelope, content, options);
             // Told that no host could be connected to, nobody has got anything: sending it again is as good as not having begun.
             match self.worth_waiting_for(&outcome, clock::now()) {
                 Some(turn) => self.inner.pause.until(turn, send.cancel.as_ref()),
@@ -224,13 +227,10 @@ impl Batch<'_> {
     /// Whether the batch has not been cancelled.
     fn go_on(&self) -> Result<(), SendError> {
         let Self { inner, options: BatchOptions { send, .. }, .. } = self;
-        let cancel = send.cancel.as_ref().filter(|token| token.is_cancelled());
-        if cancel.is_none() {
-            return Ok(());
+        match &send.cancel {
+            Some(token) if token.is_cancelled() => Err(Acquisition::new(inner, send).cancelled(inner.pool.counts())),
+            _ => Ok(()),
         }
-        let caller = send.deadline.map(Deadline::on);
-        let acquisition = Acquisition { inner, started: clock::now(), caller, cancel };
-        Err(acquisition.cancelled(inner.pool.counts()))
     }
 
     /// The options of a message that begins now, where they are not those of all.
@@ -266,6 +266,10 @@ impl Batch<'_> {
         }
         let since = *outage.since.get_or_insert(now);
         drop(outage);
+        // Wrong credentials are no outage: each further try of them brings an account closer to being locked.
+        if self.inner.pool.is_refused_for_long() {
+            return None;
+        }
         let pause = error.retry_after().unwrap_or(self.inner.options.retry_base_delay);
         let turn = Deadline::at(now, pause);
         let patience = Deadline::at(since, self.options.outage_patience);

@@ -105,6 +105,6 @@ fn acquire(
     fresh: bool,
     only: Option<HostId>,
 ) -> Result<PoolLease<SmtpConnector>, SendError> {
-    let acquisition = Acquisition { inner, started: now, caller: None, cancel: None };
+    let acquisition = Acquisition { inner, started: now, caller: None, cancel: None, waits_out_cooldowns: true };
     acquisition.lease(now, &HostSet::default(), fresh, only).map_err(|failed| failed.error)
 }

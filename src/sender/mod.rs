@@ -29,6 +29,7 @@ use crate::pool::{HostPlan, Limits, Pool};
 use crate::report::Receipt;
 use crate::stats::PoolStatus;
 
+use self::acquisition::Acquisition;
 pub use self::batch::BatchMessage;
 pub use self::builder::SmtpSenderBuilder;
 pub use self::care::HostReport;
@@ -138,7 +139,7 @@ impl SmtpSender {
     ///
     /// As [`send`](Self::send).
     pub fn send_with(&self, envelope: &Envelope, content: &[u8], options: &SendOptions) -> Result<Receipt, SendError> {
-        retry::run(&self.inner, envelope, content, options)
+        retry::run(Acquisition::new(&self.inner, options), envelope, content, options)
     }
 
     /// One consistent picture of the pool now.

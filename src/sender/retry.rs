@@ -20,18 +20,14 @@ use super::attempt::Call;
 
 /// Sends one message, in as many transactions as its recipients take.
 pub(super) fn run(
-    inner: &Inner,
+    acquisition: Acquisition<'_>,
     envelope: &Envelope,
     content: &[u8],
     options: &SendOptions,
 ) -> Result<Receipt, SendError> {
-    let started = clock::now();
-    let caller = options.deadline.map(Deadline::on);
-    let cancel = options.cancel.as_ref();
-    let acquisition = Acquisition { inner, started, caller, cancel };
     let (policy, dsn) = (options.recipients, options.dsn.as_ref());
     let mut parts = Parts::new(envelope, policy);
-    let mut now = started;
+    let mut now = acquisition.started;
     while let Some(to) = parts.next() {
         let call = Call { acquisition, mail: Mail { envelope, to: &to, content, policy, dsn } };
         match deliver(&call, now) {
