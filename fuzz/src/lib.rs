@@ -114,7 +114,8 @@ pub fn offered(ehlo: &Reply) -> Offered {
             // RFC 9422: a name, `=`, and digits without a leading zero.
             "LIMITS" => {
                 for word in &words[1..] {
-                    let limit = |value| number(value).and_then(|limit| u32::try_from(limit).ok()).filter(|&limit| limit > 0);
+                    let limit =
+                        |value| number(value).and_then(|limit| u32::try_from(limit).ok()).filter(|&limit| limit > 0);
                     if let Some(value) = word.strip_prefix("MAILMAX=") {
                         offered.mail_max = limit(value);
                     }

@@ -227,3 +227,7 @@ fn is_one_too_many(outcome: &RecipientOutcome) -> bool {
     let is_said = reply.enhanced_code().is_none_or(|code| (code.subject, code.detail) == (5, 3));
     matches!(reply.code(), 452 | 552) && is_said
 }
+
+#[cfg(test)]
+#[path = "parts_tests.rs"]
+mod tests;

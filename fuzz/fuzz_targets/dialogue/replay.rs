@@ -219,12 +219,17 @@ impl<'a> Replay<'a> {
     fn send(&mut self) {
         let Settings { recipients, partial, .. } = *self.settings;
         let content = self.settings.content();
-        let needs_too_much = (!content.is_ascii() && !self.offered.eight_bit_mime)
+        // RFC 9422: RCPTMAX bounds the recipients of one transaction, which is all that is asked for here. With all of them or none
+        // there is nothing to begin then.
+        let most = self.offered.rcpt_max.map_or(usize::MAX, |limit| limit as usize);
+        let needs_too_much = (recipients > most && !partial)
+            || (!content.is_ascii() && !self.offered.eight_bit_mime)
             || (self.settings.foreign_recipient && !self.offered.smtp_utf8)
             || self.offered.size_limit.is_some_and(|limit| content.len() as u64 > limit);
         if needs_too_much {
             return self.end(Some(PermanentFailure), Authenticated, None);
         }
+        let recipients = recipients.min(most);
         self.in_step = false;
         let mut mail = "MAIL FROM:<from@example.com>".to_owned();
         if self.offered.size {
@@ -237,7 +242,7 @@ impl<'a> Replay<'a> {
             mail += " SMTPUTF8";
         }
         let mut commands = vec![mail];
-        commands.extend(self.settings.addresses().iter().map(|address| format!("RCPT TO:<{address}>")));
+        commands.extend(self.settings.addresses()[..recipients].iter().map(|address| format!("RCPT TO:<{address}>")));
         if self.reset_owed {
             commands.insert(0, "RSET".to_owned());
         }
