@@ -115,10 +115,10 @@ impl<'a> Replay<'a> {
         self.end(Some(kind), Connected, code);
     }
 
-    /// A reply in the opening that must be `wanted`, alone. A refusal is of the kind that `refusal` makes of its code.
-    fn expect(&mut self, wanted: u16, refusal: impl Fn(u16) -> FailureKind) -> Option<naive::Reply> {
+    /// A reply in the opening that must be a `wanted` one, alone. A refusal is of the kind that `refusal` makes of its code.
+    fn expect(&mut self, wanted: impl Fn(u16) -> bool, refusal: impl Fn(u16) -> FailureKind) -> Option<naive::Reply> {
         match self.read() {
-            Ok(reply) if reply.code == wanted && self.heard.is_empty() => return Some(reply),
+            Ok(reply) if wanted(reply.code) && self.heard.is_empty() => return Some(reply),
             Ok(reply) if reply.code == 221 || reply.code >= 400 => {
                 self.no_session(refusal(reply.code), Some(reply.code), true);
             }
@@ -129,9 +129,13 @@ impl<'a> Replay<'a> {
 
     /// Greeting, EHLO, STARTTLS, AUTH. Whether there is a session.
     fn open(&mut self) -> Option<()> {
-        self.expect(220, |_| HostUnavailable)?;
+        self.expect(|code| code == 220, |_| HostUnavailable)?;
         self.write("EHLO me.example\r\n");
-        let ehlo = self.expect(250, |code| if code >= 500 { PermanentFailure } else { HostUnavailable })?;
+        // RFC 5321 §4.3.2 has 250, and §4.2 has the first digit decide; 220 is what a greeting says, 221 what the end does.
+        let ehlo = self.expect(
+            |code| matches!(code, 200..300) && !matches!(code, 220 | 221),
+            |code| if code >= 500 { PermanentFailure } else { HostUnavailable },
+        )?;
         self.offered = naive::offered(&ehlo);
         match self.settings.security {
             Security::StartTls if !self.offered.starttls => {
