@@ -223,13 +223,15 @@ impl<'a> Replay<'a> {
     fn send(&mut self) {
         let Settings { recipients, partial, .. } = *self.settings;
         let content = self.settings.content();
+        // RFC 1870 §3: every CR LF counts, no dot that is stuffed.
+        let size = naive::normalised(&content).len();
         // RFC 9422: RCPTMAX bounds the recipients of one transaction, which is all that is asked for here. With all of them or none
         // there is nothing to begin then.
         let most = self.offered.rcpt_max.map_or(usize::MAX, |limit| limit as usize);
         let needs_too_much = (recipients > most && !partial)
             || (!content.is_ascii() && !self.offered.eight_bit_mime)
             || (self.settings.foreign_recipient && !self.offered.smtp_utf8)
-            || self.offered.size_limit.is_some_and(|limit| content.len() as u64 > limit);
+            || self.offered.size_limit.is_some_and(|limit| size as u64 > limit);
         if needs_too_much {
             return self.end(Some(PermanentFailure), Authenticated, None);
         }
@@ -237,7 +239,7 @@ impl<'a> Replay<'a> {
         self.in_step = false;
         let mut mail = "MAIL FROM:<from@example.com>".to_owned();
         if self.offered.size {
-            mail += &format!(" SIZE={}", content.len());
+            mail += &format!(" SIZE={size}");
         }
         if !content.is_ascii() {
             mail += " BODY=8BITMIME";
