@@ -192,7 +192,7 @@ fn a_cancelled_batch_begins_no_further_message() {
     let server = TestServer::builder().pipelining(false).script(script).start();
     let sender = sender(plain(&server)).max_size(2).build().unwrap();
     let token = CancelToken::new();
-    let options = BatchOptions::new().send(SendOptions::new().cancel(&token));
+    let options = BatchOptions::new().send_options(SendOptions::new().cancel(&token));
     let outbox = Outbox::of(20);
     let outcomes = thread::scope(|scope| {
         let batch = scope.spawn(|| outbox.send(&sender, &options));
@@ -250,7 +250,7 @@ fn a_message_has_a_timeout_of_its_own_and_the_batch_a_deadline() {
     assert_true(&server, &outcomes);
 
     let over = SendOptions::new().deadline(now() - ms(1));
-    let outcomes = Outbox::of(4).send(&sender, &BatchOptions::new().send(over).message_timeout(PATIENCE));
+    let outcomes = Outbox::of(4).send(&sender, &BatchOptions::new().send_options(over).message_timeout(PATIENCE));
     assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(SendError::is_retry_safe)), "{outcomes:?}");
     assert_eq!(server.messages().len(), 3);
 }
@@ -273,7 +273,7 @@ fn messages_of_both_forms_go_together_each_with_notifications_of_its_own() {
         BatchMessage::from((&envelope, &raw[..])).dsn(&own),
     ];
     let all = SendOptions::new().dsn(Dsn::new().envelope_id("all").unwrap());
-    let outcomes = sender.send_all(messages, &BatchOptions::new().parallelism(1).send(all));
+    let outcomes = sender.send_all(messages, &BatchOptions::new().parallelism(1).send_options(all));
     assert_eq!(kinds(&outcomes), [None; 3]);
     let said: Vec<_> = server.messages().iter().map(|message| message.mail_parameters().to_vec()).collect();
     assert_eq!(said, [["ENVID=all"], ["ENVID=all"], ["ENVID=own"]]);

@@ -13,7 +13,7 @@ use super::SendOptions;
 /// let token = CancelToken::new();
 /// let options = BatchOptions::new()
 ///     .parallelism(4)
-///     .send(SendOptions::new().deadline(Instant::now() + Duration::from_secs(600)).cancel(&token))
+///     .send_options(SendOptions::new().deadline(Instant::now() + Duration::from_secs(600)).cancel(&token))
 ///     .message_timeout(Duration::from_secs(60));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl BatchOptions {
     /// The settings of every message. Their deadline and their token are those of the whole batch: when the deadline is over, or the
     /// token cancelled, messages that have not begun do not begin. Default: [`SendOptions::new`].
     #[must_use]
-    pub fn send(mut self, options: SendOptions) -> Self {
+    pub fn send_options(mut self, options: SendOptions) -> Self {
         self.send = options;
         self
     }

@@ -71,6 +71,9 @@ impl SmtpSender {
     /// callers have their turn between them. An outage is waited for, for a while: see [`BatchOptions::outage_patience`]. After
     /// [`shutdown`](Self::shutdown) the messages that have not begun fail with [`Shutdown`](FailureKind::Shutdown).
     ///
+    /// `messages` is read to its end before the first one is sent. What a batch holds is a reference to each message and the outcome of
+    /// each; a [`Message`] is formatted when its turn comes. An endless outbox is sent as batches of some thousand.
+    ///
     /// The calling thread sends too; the others are called `smtp-pool-batch-1` and so on, and end with the call. Where the system has
     /// no more threads there are fewer.
     ///
@@ -96,6 +99,7 @@ impl SmtpSender {
     /// # assert_eq!((outcomes.len(), server.messages().len()), (2, 2));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[must_use = "each message has an outcome of its own"]
     pub fn send_all<'m, M>(
         &self,
         messages: impl IntoIterator<Item = M>,
@@ -109,8 +113,9 @@ impl SmtpSender {
 
     /// As [`send_all`](Self::send_all), and tells `progress` of each message as soon as its outcome is known.
     ///
-    /// It is called from whichever thread has sent the message, never from two at a time, and sending waits for it: it must be quick. If it
-    /// panics it is not called again; the sending goes on, and every outcome is returned.
+    /// It is called from whichever thread has sent the message, never from two at a time, and sending waits for it: it must be quick. No
+    /// connection is held meanwhile, so it may send by itself, cancel the batch, or shut the sender down. If it panics it is not called
+    /// again; the sending goes on, and every outcome is returned.
     ///
     /// ```
     /// # use smtp_pool::{BatchOptions, Host, SmtpSender};

@@ -44,7 +44,7 @@ fn a_callback_may_end_its_batch() {
     let server = TestServer::start();
     let sender = sender(plain(&server)).build().unwrap();
     let token = CancelToken::new();
-    let options = BatchOptions::new().parallelism(1).send(SendOptions::new().cancel(&token));
+    let options = BatchOptions::new().parallelism(1).send_options(SendOptions::new().cancel(&token));
     let outbox = Outbox::of(20);
     let outcomes = sender.send_all_with(outbox.messages(), &options, |progress| {
         if progress.done() == 3 {

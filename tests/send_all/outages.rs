@@ -26,7 +26,7 @@ fn an_outage_that_outlasts_the_patience_is_told_to_every_message() {
     for (options, most) in [
         (impatient(), ms(0)),
         (BatchOptions::new().outage_patience(ms(500)), ms(500)),
-        (BatchOptions::new().send(SendOptions::new().deadline(now() + ms(500))), ms(500)),
+        (BatchOptions::new().send_options(SendOptions::new().deadline(now() + ms(500))), ms(500)),
     ] {
         // A call by itself would wait for the end of a pause, and all of them together for twenty seconds.
         let sender = sender(plain(&server)).max_size(4).max_reconnect_cooldown(COOLDOWN);
@@ -104,7 +104,7 @@ fn a_cancelled_batch_does_not_wait_for_the_end_of_an_outage() {
     let sender =
         sender(plain(&server)).reconnect_cooldown(HOUR).max_reconnect_cooldown(HOUR).max_size(4).build().unwrap();
     let token = CancelToken::new();
-    let options = BatchOptions::new().outage_patience(2 * HOUR).send(SendOptions::new().cancel(&token));
+    let options = BatchOptions::new().outage_patience(2 * HOUR).send_options(SendOptions::new().cancel(&token));
     let outbox = Outbox::of(100);
     let outcomes = thread::scope(|scope| {
         let batch = scope.spawn(|| outbox.send(&sender, &options));
