@@ -34,7 +34,8 @@ impl Bench {
             .pipelining(grouping != Grouping::Lockstep)
             .chunking(grouping == Grouping::SingleRoundTrip)
             .record(false)
-            .keep_messages(false);
+            // Where a message may be split, who has which part is looked at.
+            .keep_messages(position == Position::SecondOfTwoPartial);
         let server = if position == Position::Auth { server.credentials("user", "secret") } else { server };
         let server = server.start();
         let host = if has_tls { common::starttls(&server) } else { common::plain(&server) };
