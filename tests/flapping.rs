@@ -20,7 +20,7 @@ use common::*;
 use lettre::Address;
 use lettre::address::Envelope;
 use sink::Sink;
-use smtp_pool::{BatchOptions, FailureKind, HostState, SmtpSender};
+use smtp_pool::{BatchOptions, FailureKind, HostState, SendOptions, SmtpSender};
 
 const THREADS: usize = 8;
 const PHASE: Duration = Duration::from_secs(5);
@@ -152,7 +152,8 @@ fn every_outcome_of_a_batch_is_true_and_in_its_place_when_the_server_is_killed_i
     let outcomes = thread::scope(|scope| {
         let sender = &sender;
         let batch = scope.spawn(move || {
-            let options = BatchOptions::new();
+            // So that a test that fails does not wait for a server that nobody starts again.
+            let options = BatchOptions::new().send_options(SendOptions::new().deadline(start + 6 * PATIENCE));
             sender.send_all_with(messages(), &options, |progress| {
                 // Sending goes on meanwhile, so that messages are under way when the server dies.
                 if progress.done() % (MESSAGES / (KILLS + 1)) == 0 && progress.done() < MESSAGES {
