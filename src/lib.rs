@@ -63,10 +63,9 @@
 //! # What is logged
 //!
 //! By the `log` crate: `error` when the pool's own thread ended early or another could not be started, and when a batch's progress
-//! callback panicked; `warn` when no connection came
-//! free in time, when one could not be opened, when a host begins to cool down, and when a message's outcome is unknown; `info` when a
-//! host works again; `debug` for connections opened and discarded with the reason, for each classified failure, and when a host gets BDAT
-//! wrong. Never credentials, addresses or content, at any level.
+//! callback panicked; `warn` when no connection came free in time, when one could not be opened, when a host begins to cool down, and when
+//! a message's outcome is unknown; `info` when a host works again; `debug` for connections opened and discarded with the reason, for each
+//! classified failure, and when a host gets BDAT wrong. Never credentials, addresses or content, at any level.
 //!
 //! # Features
 //!
