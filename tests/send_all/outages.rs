@@ -116,6 +116,23 @@ fn a_cancelled_batch_does_not_wait_for_the_end_of_an_outage() {
 }
 
 #[test]
+fn a_batch_that_waits_for_the_end_of_an_outage_ends_with_the_sender() {
+    let server = TestServer::start();
+    server.stop_accepting();
+    let sender =
+        sender(plain(&server)).reconnect_cooldown(HOUR).max_reconnect_cooldown(HOUR).max_size(4).build().unwrap();
+    let options = BatchOptions::new().outage_patience(2 * HOUR);
+    let outbox = Outbox::of(100);
+    let outcomes = thread::scope(|scope| {
+        let batch = scope.spawn(|| outbox.send(&sender, &options));
+        eventually("the host cools down", || sender.status().hosts[0].state != HostState::Available);
+        assert!(sender.shutdown(PATIENCE), "nothing is under way");
+        batch.join().unwrap()
+    });
+    assert_eq!(kinds(&outcomes), [Some(FailureKind::Shutdown); 100]);
+}
+
+#[test]
 fn five_thousand_messages_survive_a_server_that_is_killed_and_restarted() {
     const MESSAGES: usize = 5000;
     let server = TestServer::builder().record(false).start();
