@@ -1,6 +1,7 @@
 //! One connection, one thread: from a host name to an accepted message. Knows nothing of pools.
 //!
 //! - `resolve` → `connect` → `tls` bring a socket about, `stream` bounds every read and write of it by a deadline
+//! - `single_flight` has work done that knows no deadline, for callers that have one
 //! - `wire` is a stream with a reply reader on one side and a command buffer on the other
 //! - `reply_reader`, `capabilities`, `body`, `command`, `admission` are pure: bytes in, meaning out
 //! - `opener` runs greeting, EHLO, STARTTLS and `auth`, and hands out a `session`
@@ -17,6 +18,7 @@ mod opener;
 mod reply_reader;
 mod resolve;
 mod session;
+mod single_flight;
 mod single_round_trip;
 #[cfg(not(simulation))]
 mod socket;

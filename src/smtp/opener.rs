@@ -244,7 +244,7 @@ fn resolve_failure(error: ResolveError) -> Failure {
     match error {
         ResolveError::TimedOut => transport(Fault::TimedOut),
         ResolveError::Busy => Failure::new(Event::ResolverBusy, SendStage::BeforeConnect),
-        ResolveError::NoThread(error) => Failure { source: Some(error.into()), ..transport(Fault::LocalShortage) },
+        ResolveError::NoThread(error) => Failure { source: Some(Box::new(error)), ..transport(Fault::LocalShortage) },
         // The resolver needs descriptors too: without any, the host is not to blame.
         ResolveError::Failed(error) => {
             let is_ours = fault_of(&error) == Fault::LocalShortage;
