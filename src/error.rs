@@ -9,6 +9,7 @@ use crate::recipient::RecipientOutcome;
 use crate::reply::Reply;
 use crate::stage::SendStage;
 use crate::stats::PoolCounts;
+use crate::undisclosed::Undisclosed;
 
 /// What kind of failure ended a `send`, by what the caller can do about it.
 ///
@@ -265,6 +266,6 @@ impl fmt::Debug for SendError {
 impl StdError for SendError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         let source = self.0.source.as_deref()?;
-        Some(source)
+        Some(source.downcast_ref::<Undisclosed>().map_or(source, Undisclosed::disclose))
     }
 }

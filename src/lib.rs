@@ -90,6 +90,7 @@ mod simulation;
 mod stage;
 mod stats;
 mod sync;
+mod undisclosed;
 
 // Choices: what the user decides.
 mod options;
@@ -123,7 +124,8 @@ pub use crate::error::{Classification, FailureKind, SendError};
 #[cfg(feature = "r2d2")]
 pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 pub use crate::options::{
-    AmbiguityBoundary, Backoff, Host, KeepaliveCommand, OptionsError, PoolOptions, RecipientPolicy, SendOptions,
+    AmbiguityBoundary, Backoff, Credentials, Host, KeepaliveCommand, OptionsError, PoolOptions, RecipientPolicy,
+    SendOptions,
 };
 pub use crate::recipient::{RecipientOutcome, RecipientStatus};
 pub use crate::reply::{EnhancedCode, Reply};

@@ -69,6 +69,16 @@ impl<C: Connector> Lease<C> {
         self.seat.record.idle_since.is_some()
     }
 
+    /// Whether a message may begin: the host's credentials are those that it was opened with. Once they have been rotated, it is not.
+    pub(crate) fn is_current(&self) -> bool {
+        self.seat.shared.is_current(self.seat.record.host, self.seat.record.generation)
+    }
+
+    /// Which of its host's credentials it was opened with.
+    pub(super) const fn generation(&self) -> u64 {
+        self.seat.record.generation
+    }
+
     /// Messages it has carried so far.
     pub(crate) const fn messages(&self) -> u32 {
         self.seat.record.messages
@@ -119,6 +129,7 @@ impl<C: Connector> Lease<C> {
                 (DiscardReason::MaxMessages, Close::Polite)
             }
             Renewal::Reauthenticate => (DiscardReason::AuthFailure, Close::Polite),
+            Renewal::Rotated => (DiscardReason::CredentialsRotated, Close::Polite),
             Renewal::OutOfStep => (DiscardReason::Broken, Close::Abort),
         };
         let with_siblings = matches!(why, Renewal::Stale);
@@ -140,11 +151,11 @@ impl<C: Connector> Lease<C> {
         connection.as_mut().is_some_and(|connection| seat.shared.connector.is_alive(connection))
     }
 
-    /// Ends the lease of a connection that was found dead. Whoever has the record answers for its place.
-    pub(super) fn into_dead(mut self) -> Record {
+    /// Ends the lease of a connection that its caller cannot use, and closes it. Whoever has the record answers for its place.
+    pub(super) fn close(mut self, reason: DiscardReason, how: Close) -> Record {
         if let Some(connection) = self.connection.take() {
-            self.seat.on_drop = OnDrop::Vacate(DiscardReason::ServerClosed);
-            self.seat.shared.connector.close(connection, Close::Abort);
+            self.seat.on_drop = OnDrop::Vacate(reason);
+            self.seat.shared.connector.close(connection, how);
         }
         self.seat.on_drop = OnDrop::Nothing;
         self.seat.record.clone()

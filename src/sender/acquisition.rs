@@ -55,6 +55,20 @@ impl Acquisition<'_> {
         self.inner.pool.acquire_at(now, request).map_err(|error| self.failed(error, deadline))
     }
 
+    /// Gets a connection in the place of one that no message may begin on any more. No fresh one: any that was opened since will do.
+    /// `began` is when this attempt did, whose time goes on.
+    pub(super) fn swap(
+        &self,
+        lease: Lease<SmtpConnector>,
+        began: Instant,
+        avoid: &HostSet,
+        fresh: bool,
+    ) -> Result<Lease<SmtpConnector>, Failed> {
+        let deadline = self.acquire_by(began);
+        let request = Request { deadline, avoid: avoid.clone(), fresh, only: None, cancel: self.cancel.cloned() };
+        lease.renew(Renewal::Rotated, request).map_err(|error| self.failed(error, deadline))
+    }
+
     /// Gets a fresh connection in the place of `lease`.
     pub(super) fn renew(
         &self,

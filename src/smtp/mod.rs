@@ -4,7 +4,7 @@
 //! - `single_flight` has work done that knows no deadline, for callers that have one
 //! - `wire` is a stream with a reply reader on one side and a command buffer on the other
 //! - `reply_reader`, `capabilities`, `body`, `command`, `admission` are pure: bytes in, meaning out
-//! - `opener` runs greeting, EHLO, STARTTLS and `auth`, and hands out a `session`
+//! - `opener` runs greeting, EHLO, STARTTLS and `auth` with what `credentials` says, and hands out a `session`
 //! - `transaction` carries one message over a session, in one write where `single_round_trip` has nothing against it
 
 mod admission;
@@ -13,6 +13,7 @@ mod body;
 mod capabilities;
 mod command;
 mod connect;
+mod credentials;
 mod failure;
 mod opener;
 mod reply_reader;

@@ -197,6 +197,22 @@ impl<K, T> fmt::Debug for SingleFlight<K, T> {
 }
 
 #[cfg(test)]
+impl<K, T> SingleFlight<K, T> {
+    fn waiting(&self) -> usize {
+        self.shared.flights.lock().under_way.iter().map(|flight| flight.waiting.len()).sum()
+    }
+
+    /// Gives way to other threads until so many wait.
+    pub(super) fn until_waiting(&self, count: usize) {
+        let deadline = Deadline::after(Duration::from_secs(30));
+        while self.waiting() != count {
+            assert!(!deadline.is_over(), "they never came");
+            thread::yield_now();
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crossbeam_channel::Receiver;
@@ -222,25 +238,13 @@ mod tests {
         (flights, go_on, begins)
     }
 
-    fn waiting<K, T>(flights: &SingleFlight<K, T>) -> usize {
-        flights.shared.flights.lock().under_way.iter().map(|flight| flight.waiting.len()).sum()
-    }
-
-    fn until_waiting<K, T>(flights: &SingleFlight<K, T>, count: usize) {
-        let deadline = Deadline::after(LONG);
-        while waiting(flights) != count {
-            assert!(!deadline.is_over(), "they never came");
-            thread::yield_now();
-        }
-    }
-
     #[test]
     fn however_many_want_it_the_work_is_done_once() {
         let (flights, go_on, _) = slow(4, None);
         thread::scope(|scope| {
             let get = || flights.get(&"a", Deadline::after(LONG), &[]).unwrap();
             let callers: Vec<_> = (0..8).map(|_| scope.spawn(get)).collect();
-            until_waiting(&flights, 8);
+            flights.until_waiting(8);
             go_on.send(()).unwrap();
             assert!(callers.into_iter().all(|caller| caller.join().unwrap() == 1));
         });
@@ -261,7 +265,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(waiting(&flights), 0, "nobody who has left is remembered");
+        assert_eq!(flights.waiting(), 0, "nobody who has left is remembered");
     }
 
     #[test]
@@ -289,7 +293,7 @@ mod tests {
         thread::scope(|scope| {
             let callers: Vec<_> =
                 (0..3).map(|_| scope.spawn(|| flights.get(&(), Deadline::after(LONG), &[]))).collect();
-            until_waiting(&flights, 3);
+            flights.until_waiting(3);
             go_on.send(()).unwrap();
             for caller in callers {
                 assert!(matches!(caller.join().unwrap(), Err(NoAnswer::Panicked)));
@@ -315,7 +319,7 @@ mod tests {
         let deadline = Deadline::after(LONG);
         thread::scope(|scope| {
             let callers: Vec<_> = (0..2).map(|_| scope.spawn(|| flights.get(&(), deadline, &[]))).collect();
-            until_waiting(&flights, 2);
+            flights.until_waiting(2);
             joined.send(()).unwrap();
             for caller in callers {
                 assert!(matches!(caller.join().unwrap(), Err(NoAnswer::NoThread(_))));
@@ -335,7 +339,7 @@ mod tests {
             let late = scope.spawn(|| flights.get(&"a", Deadline::after(LONG), &[]).unwrap());
             begins.recv_timeout(LONG).unwrap();
             let same = scope.spawn(|| flights.get(&"a", Deadline::after(LONG), &[]).unwrap());
-            until_waiting(&flights, 3);
+            flights.until_waiting(3);
             (0..2).for_each(|_| go_on.send(()).unwrap());
             assert_eq!([early, late, same].map(|caller| caller.join().unwrap()), [1, 2, 2]);
         });
