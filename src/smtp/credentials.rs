@@ -1,5 +1,6 @@
 //! Where the credentials of a connection come from: fixed ones, or the program's supplier.
 
+use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,7 +115,10 @@ fn supplied(
     let step = Step::Credentials;
     match calls.get(&(), deadline, cancel) {
         Ok(Ok(credentials)) => Ok(credentials),
-        Ok(Err((supply, error))) => Err(Failure { source: error.map(|error| Box::new(error) as _), ..none(supply) }),
+        Ok(Err((supply, error))) => {
+            let source = error.map(|error| -> Box<dyn StdError + Send + Sync> { Box::new(error) });
+            Err(Failure { source, ..none(supply) })
+        }
         Err(NoAnswer::Panicked) => Err(none(Supply::Panicked)),
         Err(NoAnswer::Busy) => Err(none(Supply::Hanging)),
         Err(NoAnswer::TimedOut) => Err(Failure::new(Event::Transport(step, Fault::TimedOut), stage)),
@@ -139,7 +143,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(30);
 
     fn source(
-        supply: impl Fn() -> Result<Credentials, Box<dyn std::error::Error + Send + Sync>> + Send + Sync + 'static,
+        supply: impl Fn() -> Result<Credentials, Box<dyn StdError + Send + Sync>> + Send + Sync + 'static,
     ) -> CredentialSource {
         CredentialSource::new(Some(Login::Supplied(Supplier::new(supply))), LONG)
     }
