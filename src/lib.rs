@@ -51,6 +51,7 @@
 //! - [`SmtpSender`] and [`PoolOptions`]: sending, and every option with its default and its reason
 //! - [`Host`]: servers, TLS, credentials; also from a URL
 //! - [`_guide::configuration`]: both from a file (feature `serde`)
+//! - [`_guide::credentials`]: tokens from a supplier, and rotation without a restart
 //! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
@@ -64,7 +65,7 @@
 //! By the `log` crate: `error` when the pool's own thread ended early or another could not be started; `warn` when no connection came
 //! free in time, when one could not be opened, when a host begins to cool down, and when a message's outcome is unknown; `info` when a
 //! host works again; `debug` for connections opened and discarded with the reason, for each classified failure, and when a host gets BDAT
-//! wrong. Never credentials, addresses or content, at any level.
+//! wrong. Never credentials, addresses or content, at any level, and never what a supplier of credentials failed with.
 //!
 //! # Features
 //!

@@ -6,11 +6,13 @@
 
 mod common;
 
+use std::cell::Cell;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use common::*;
+use log::{LevelFilter, Log, Metadata, Record};
 use smtp_pool::testing::{Action, Script, Security, Stage, TestServer, TestServerBuilder};
 use smtp_pool::{Credentials, DiscardReason, FailureKind, Host, HostState, SendOptions, SmtpSender};
 
@@ -162,6 +164,58 @@ fn a_session_that_was_being_opened_carries_nothing() {
     }
 }
 
+/// Runs what a thread has asked for when its next connection is there, which is logged by that thread, before the message begins.
+struct WhenOpened;
+
+thread_local! {
+    static WHEN_OPENED: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+}
+
+impl Log for WhenOpened {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &Record<'_>) {
+        if record.args().to_string().ends_with(" opened") {
+            if let Some(then) = WHEN_OPENED.take() {
+                then();
+            }
+        }
+    }
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_send_that_has_its_session_and_has_not_begun_gets_another() {
+    static LOGGER: WhenOpened = WhenOpened;
+    log::set_logger(&LOGGER).unwrap();
+    log::set_max_level(LevelFilter::Debug);
+    let server = server_of(2).start();
+    let sender = sender(host(&server)).max_size(1).build().unwrap();
+    let (first, second) = (sender.clone(), sender.clone());
+    // Twice in one call.
+    WHEN_OPENED.set(Some(Box::new(move || {
+        rotate(&first, 1);
+        WHEN_OPENED.set(Some(Box::new(move || rotate(&second, 2))));
+    })));
+    let receipt = send(&sender, "2.swapped@rotation").unwrap();
+    assert_eq!((receipt.attempts(), receipt.connection_id()), (1, 3), "free of the retry budget");
+    assert_eq!(assert_none_is_older_than_it_says(&server), 1);
+    assert_eq!((rotated(&sender), server.snapshot().reached(Stage::Mail)), (2, 1));
+    // Within what is left of acquire_timeout: each session is old when it is there.
+    let forever = common::sender(host(&server)).acquire_timeout(ms(200)).build().unwrap();
+    fn again(sender: SmtpSender) {
+        rotate(&sender, 0);
+        WHEN_OPENED.set(Some(Box::new(move || again(sender))));
+    }
+    again(forever.clone());
+    let error = send(&forever, "0.never@rotation").unwrap_err();
+    WHEN_OPENED.set(None);
+    // By where the time was over: between two sessions, or while one was opened.
+    let is_over = matches!(error.kind(), FailureKind::PoolExhausted | FailureKind::HostUnavailable);
+    assert!(is_over && error.is_retry_safe(), "{error}");
+}
+
 #[test]
 fn a_waiter_is_served_after_a_rotation_too() {
     let server =
@@ -257,35 +311,6 @@ fn what_cannot_be_rotated_is_named_and_nothing_changes() {
     let supplied = plain(&server).credentials_with(|| Ok(credentials(0)));
     let supplied = common::sender(supplied).build().unwrap();
     assert_eq!(supplied.rotate_credentials("127.0.0.1", credentials(1)).unwrap_err().option(), "credentials");
-}
-
-#[test]
-fn rotating_for_ever_holds_nobody_past_the_deadline() {
-    // Each session is old by the time it is there.
-    let server = server_of(0).start();
-    let sender = sender(host(&server)).acquire_timeout(ms(300)).build().unwrap();
-    let done = Flag::default();
-    let is_done = done.reader();
-    let sender = &sender;
-    thread::scope(|scope| {
-        // Dropped by a panic too.
-        let _done = done;
-        let (begun, begins) = mpsc::channel();
-        scope.spawn(move || {
-            begun.send(()).unwrap();
-            while !is_done() {
-                rotate(sender, 0);
-            }
-        });
-        begins.recv().unwrap();
-        let started = now();
-        // Whatever comes of it.
-        let outcome = sender.send_with(&envelope(1), &content("0.hurried@rotation"), &SendOptions::new());
-        if let Err(error) = outcome {
-            assert_eq!(error.kind(), FailureKind::PoolExhausted, "{error}");
-        }
-        assert!(now() - started < PATIENCE, "{:?}", now() - started);
-    });
 }
 
 #[cfg(feature = "r2d2")]
