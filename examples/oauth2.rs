@@ -4,24 +4,23 @@
 //! cargo run --example oauth2
 //! ```
 //!
-//! A thread plays the token endpoint: it issues tokens of a short life, is away for a while, and comes back. The program's part is
-//! `TokenCache`, what a program with a real endpoint would write: it keeps a token until shortly before its end, and asks for another
-//! when it has none. What it prints is what happens on the way.
+//! A thread plays the token endpoint: it issues tokens of a short life, is away for a while, and comes back; and once the server takes a
+//! token no longer that has not expired yet. The program's part is `TokenCache`, what a program with a real endpoint would write: it
+//! keeps a token until shortly before its end, and asks for another when it has none. What is printed is what happens on the way.
 
 use std::error::Error;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lettre::Message;
 use lettre::transport::smtp::authentication::Mechanism;
-use smtp_pool::testing::TestServer;
+use smtp_pool::testing::{Action, Script, Stage, TestServer};
 use smtp_pool::{Credentials, Host, SmtpSender};
 
 const USER: &str = "shop@example.com";
-const LIFE_OF_A_TOKEN: Duration = Duration::from_millis(400);
+const LIFE_OF_A_TOKEN: Duration = Duration::from_millis(1600);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -54,10 +53,11 @@ impl TokenCache {
         // Whoever asks over a network sets a bound of its own: the pool waits no longer than its callers may, but the call goes on.
         let Issued { token, expires_in } = answer.recv_timeout(Duration::from_secs(2))??;
         *last = Some((token.clone(), now() + expires_in / 2));
+        drop(last);
         Ok(token)
     }
 
-    /// What a program does that was told of a revocation.
+    /// What a program does when a token is refused before its time.
     fn forget(&self) {
         if let Ok(mut last) = self.last.lock() {
             *last = None;
@@ -71,8 +71,8 @@ fn now() -> Instant {
 }
 
 fn main() -> Result<(), Failure> {
-    // Each token is a password of the same user. The sixth is the last one that the endpoint issues here.
-    let server = (1..=6).fold(TestServer::builder().auth_mechanisms(&["XOAUTH2"]), |server, number| {
+    // Each token is a password of the same user.
+    let server = (1..=20).fold(TestServer::builder().auth_mechanisms(&["XOAUTH2"]), |server, number| {
         server.credentials(USER, format!("token {number}"))
     });
     let server = server.start();
@@ -100,12 +100,20 @@ fn main() -> Result<(), Failure> {
     let started = now();
     let (mut sent, mut failed) = (0, 0);
     for number in 1..=30 {
-        if number == 16 {
-            println!("  program   was told that the token is revoked");
+        if number == 17 {
+            println!("  server    takes the token no longer");
+            server.set_script(Script::new().once(Stage::Auth, [Action::reply("535 5.7.8 revoked\r\n")]));
+        }
+        let message = message(number)?;
+        let mut outcome = sender.send(&message);
+        // The pool asked the supplier once more, which saw no reason for another token. It is for the program to know of one.
+        if outcome.as_ref().is_err_and(|error| error.response().is_some_and(|reply| reply.code() == 535)) {
+            println!("  program   forgets the token that was refused");
             cache.forget();
             sender.refresh_credentials("127.0.0.1")?;
+            outcome = sender.send(&message);
         }
-        match sender.send(&message(number)?) {
+        match outcome {
             Ok(receipt) => {
                 sent += 1;
                 println!("message {number:2}  sent over connection {}", receipt.connection_id());
@@ -134,17 +142,18 @@ fn main() -> Result<(), Failure> {
     if server.messages().len() == sent && sent > failed { Ok(()) } else { Err("mail is missing".into()) }
 }
 
-/// Issues tokens; the third request, and those right after it, find it away.
+/// Issues tokens; the second request, and the third, find it away.
 fn start_endpoint() -> Sender<Request> {
     let (requests, received) = mpsc::channel::<Request>();
-    let issued = AtomicU32::new(0);
+    let mut issued = 0;
     thread::spawn(move || {
         for (number, answer_to) in received.iter().enumerate() {
-            let answer = if (2..4).contains(&number) {
+            let answer = if (1..3).contains(&number) {
                 println!("  endpoint  is away");
                 Err("503 Service Unavailable".to_owned())
             } else {
-                let number = issued.fetch_add(1, Ordering::Relaxed).min(5) + 1;
+                issued += 1;
+                let number = issued;
                 println!("  endpoint  issues token {number}");
                 Ok(Issued { token: format!("token {number}"), expires_in: LIFE_OF_A_TOKEN })
             };

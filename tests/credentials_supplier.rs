@@ -128,12 +128,7 @@ fn the_same_token_is_not_tried_twice() {
 #[test]
 fn a_failing_supplier_is_told_to_the_caller_alone_and_pauses_its_host() {
     let server = server_of(&["right"]).start();
-    let is_up = Arc::new(Mutex::new(false));
-    let up = Arc::clone(&is_up);
-    let (host, calls) = host(&server, move |_| match *up.lock().unwrap() {
-        true => token("right"),
-        false => Err(EndpointDown { body: "canary" }.into()),
-    });
+    let (host, calls) = host(&server, |_| Err(EndpointDown { body: "canary" }.into()));
     let sender = sender(host).reconnect_cooldown(HOUR).max_reconnect_cooldown(HOUR).build().unwrap();
     let error = send(&sender, "down@supplier").unwrap_err();
     assert_eq!((error.kind(), error.is_retry_safe()), (FailureKind::HostUnavailable, true), "{error}");

@@ -14,7 +14,7 @@ use std::thread;
 use common::*;
 use log::{LevelFilter, Log, Metadata, Record};
 use smtp_pool::testing::{Action, Script, Security, Stage, TestServer, TestServerBuilder};
-use smtp_pool::{Credentials, DiscardReason, FailureKind, Host, HostState, SendOptions, SmtpSender};
+use smtp_pool::{Credentials, DiscardReason, FailureKind, Host, HostState, SmtpSender};
 
 /// The user of the `generation`th rotation; the first is 0.
 fn user(generation: usize) -> String {
@@ -316,7 +316,7 @@ fn what_cannot_be_rotated_is_named_and_nothing_changes() {
 #[cfg(feature = "r2d2")]
 #[test]
 fn a_plain_r2d2_pool_mixes_no_identities_either() {
-    use smtp_pool::SmtpConnectionManager;
+    use smtp_pool::{SendOptions, SmtpConnectionManager};
     let server = server_of(2).start();
     let manager = SmtpConnectionManager::new(host(&server)).unwrap();
     let pool = r2d2::Pool::builder().max_size(2).min_idle(Some(0)).connection_timeout(PATIENCE);

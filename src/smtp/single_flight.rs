@@ -115,27 +115,13 @@ impl<K: PartialEq + Clone + Send + 'static, T: Clone + Send + 'static> SingleFli
     /// Joins the work, or has it begin.
     fn board(&self, key: &K, answer_to: Sender<Answer<T>>) -> Result<Seat<'_, K, T>, NoAnswer> {
         let now = clock::now();
-        let (seat, is_first) = {
-            // Whoever finds nothing to join puts a flight on the list and has it begin. Whatever becomes of it, `Landing` takes it off
-            // with all who wait for it, under the same lock: each of them is in exactly one list that will be answered.
-            let mut flights = self.shared.flights.lock();
-            let number = flights.next;
-            flights.next += 1;
-            let is_lost = |begun: Instant| self.shared.patience.is_some_and(|patience| now >= begun + patience);
-            let open = flights.under_way.iter_mut().find(|it| it.key == *key && it.is_open && !is_lost(it.begun));
-            if let Some(flight) = open {
-                flight.waiting.push((number, answer_to));
-                (Seat { shared: &self.shared, flight: flight.number, number }, false)
-            } else if flights.under_way.len() >= self.shared.most {
-                return Err(NoAnswer::Busy);
-            } else {
-                let waiting = vec![(number, answer_to)];
-                flights.under_way.push(Flight { number, key: key.clone(), begun: now, is_open: true, waiting });
-                (Seat { shared: &self.shared, flight: number, number }, true)
-            }
-        };
-        if is_first {
-            let (shared, key, flight) = (Arc::clone(&self.shared), key.clone(), seat.flight);
+        let oldest = self.shared.patience.and_then(|patience| now.checked_sub(patience));
+        // Whoever finds nothing to join puts a flight on the list and has it begin. Whatever becomes of it, `Landing` takes it off with
+        // all who wait for it, under the same lock: each of them is in exactly one list that will be answered.
+        let (flight, number) = self.shared.flights.lock().board(key, answer_to, now, oldest, self.shared.most)?;
+        let seat = Seat { shared: &self.shared, flight, number };
+        if flight == number {
+            let (shared, key) = (Arc::clone(&self.shared), key.clone());
             if let Err(error) = (self.shared.start)(Box::new(move || shared.fly(flight, &key))) {
                 // Those who have joined meanwhile would wait for a thread that is not there.
                 let answer = Err(NoAnswer::NoThread(Arc::new(error)));
@@ -146,7 +132,45 @@ impl<K: PartialEq + Clone + Send + 'static, T: Clone + Send + 'static> SingleFli
     }
 }
 
-impl<K, T: Clone> Shared<K, T> {
+impl<K: PartialEq + Clone, T> Flights<K, T> {
+    /// Gives a caller a place in a flight that began after `oldest`, or in one of its own. Returns the numbers of the flight and of the
+    /// place, which are the same if it is the first.
+    fn board(
+        &mut self,
+        key: &K,
+        answer_to: Sender<Answer<T>>,
+        now: Instant,
+        oldest: Option<Instant>,
+        most: usize,
+    ) -> Result<(u64, u64), NoAnswer> {
+        let number = self.next;
+        let is_lost = |begun| oldest.is_some_and(|oldest| begun <= oldest);
+        let is_joinable = |it: &Flight<K, T>| it.key == *key && it.is_open && !is_lost(it.begun);
+        let flight = match self.under_way.iter().position(is_joinable) {
+            Some(position) => {
+                let flight = &mut self.under_way[position];
+                flight.waiting.push((number, answer_to));
+                flight.number
+            }
+            None if self.under_way.len() >= most => return Err(NoAnswer::Busy),
+            None => {
+                let waiting = vec![(number, answer_to)];
+                self.under_way.push(Flight { number, key: key.clone(), begun: now, is_open: true, waiting });
+                number
+            }
+        };
+        self.next += 1;
+        Ok((flight, number))
+    }
+
+    /// A flight has ended: those who wait for it.
+    fn land(&mut self, number: u64) -> Vec<(u64, Sender<Answer<T>>)> {
+        let position = self.under_way.iter().position(|flight| flight.number == number);
+        position.map(|position| self.under_way.swap_remove(position).waiting).unwrap_or_default()
+    }
+}
+
+impl<K: PartialEq + Clone, T: Clone> Shared<K, T> {
     fn fly(&self, flight: u64, key: &K) {
         let mut landing = Landing { shared: self, flight, answer: Err(NoAnswer::Panicked) };
         landing.answer = Ok((self.work)(key));
@@ -154,20 +178,16 @@ impl<K, T: Clone> Shared<K, T> {
 }
 
 /// Answers all who wait for a flight, when dropped: even if the work panics or never begins, nobody waits for a thread that is not there.
-struct Landing<'a, K, T: Clone> {
+struct Landing<'a, K: PartialEq + Clone, T: Clone> {
     shared: &'a Shared<K, T>,
     flight: u64,
     answer: Answer<T>,
 }
 
-impl<K, T: Clone> Drop for Landing<'_, K, T> {
+impl<K: PartialEq + Clone, T: Clone> Drop for Landing<'_, K, T> {
     fn drop(&mut self) {
-        let ended = {
-            let mut flights = self.shared.flights.lock();
-            let position = flights.under_way.iter().position(|flight| flight.number == self.flight);
-            position.map(|position| flights.under_way.swap_remove(position))
-        };
-        for (_, answer_to) in ended.into_iter().flat_map(|flight| flight.waiting) {
+        let waiting = self.shared.flights.lock().land(self.flight);
+        for (_, answer_to) in waiting {
             // A caller whose deadline passed has gone.
             let _ = answer_to.try_send(self.answer.clone());
         }
