@@ -3,18 +3,20 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lettre::Message;
 use lettre::address::Envelope;
 
-use crate::clock::Deadline;
+use crate::clock::{self, Deadline};
+use crate::endpoint::HostId;
 use crate::error::SendError;
 use crate::event::Event;
 use crate::options::{Credentials, Host, KeepaliveCommand, OptionsError, PoolOptions, SendOptions, validate};
 use crate::report::{HeldSession, Limit, Met, Receipt, SendSettings, judge, send_error};
 use crate::smtp::{Failure, Resolver, Session, SessionOpener, Timeouts};
 use crate::stage::SendStage;
+use crate::trace::{Hosts, Recorder, TraceCause, TraceEvent};
 
 /// How long a server may take to show that it is alive.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,32 +112,45 @@ impl SmtpConnectionManager {
         self.shared.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// When a connection that is opened now must be ready.
-    fn deadline(&self) -> Deadline {
-        Deadline::after(self.shared.timeouts.connect + self.shared.timeouts.auth)
+    /// When a connection whose opening began at `started` must be ready.
+    fn deadline(&self, started: Instant) -> Deadline {
+        Deadline::at(started, self.shared.timeouts.connect + self.shared.timeouts.auth)
     }
 
-    /// The connection that was opened with the credentials of `generation`, or newer ones.
-    fn connection(&self, generation: u64, opened: Result<Session, Failure>) -> Result<SmtpConnection, SendError> {
-        let Shared { opener, timeouts, settings, opened: count, .. } = &*self.shared;
-        let session = opened.map_err(|failure| {
-            let limit = Limit::of_opening(failure.event.step(), *timeouts);
-            let judged = judge(failure, Met::default(), settings.boundary, limit);
-            send_error(judged, opener.endpoint().clone(), Vec::new())
-        })?;
+    /// The connection, whose opening began at `started`, with the credentials of `generation`, or newer ones.
+    fn connection(
+        &self,
+        generation: u64,
+        started: Instant,
+        opened: Result<Session, Failure>,
+    ) -> Result<SmtpConnection, SendError> {
+        let session = opened.map_err(|failure| self.error(started, failure))?;
         Ok(SmtpConnection {
             session: Some(session),
-            id: count.fetch_add(1, Ordering::Relaxed) + 1,
+            id: self.shared.opened.fetch_add(1, Ordering::Relaxed) + 1,
             generation,
             messages: 0,
             manager: Arc::clone(&self.shared),
         })
     }
 
+    fn error(&self, started: Instant, failure: Failure) -> SendError {
+        let Shared { opener, timeouts, settings, .. } = &*self.shared;
+        let limit = Limit::of_opening(failure.event.step(), *timeouts);
+        let judged = judge(failure, Met::default(), settings.boundary, limit);
+        let (mut trace, now) = (Recorder::new(started), clock::now());
+        let cause = TraceCause::of(judged.failure.event, judged.failure.reply.as_ref(), None);
+        trace.step(now, Some(now - started), Some(HostId(0)), TraceEvent::ConnectFailed { cause });
+        let error = send_error(judged, opener.endpoint().clone(), Vec::new());
+        trace.gave_up(now, &error);
+        error.with_trace(trace.finish(Hosts::One(opener.endpoint().clone())))
+    }
+
     /// As `connect`, over a socket that is connected already, to whatever.
     #[cfg(fuzzing)]
     pub(crate) fn connect_over(&self, socket: std::net::TcpStream) -> Result<SmtpConnection, SendError> {
-        self.connection(0, self.shared.opener.open_over(socket, self.deadline()))
+        let started = clock::now();
+        self.connection(0, started, self.shared.opener.open_over(socket, self.deadline(started)))
     }
 }
 
@@ -144,15 +159,13 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
     type Error = SendError;
 
     fn connect(&self) -> Result<SmtpConnection, SendError> {
-        let deadline = self.deadline();
+        let started = clock::now();
+        let deadline = self.deadline(started);
         loop {
             let generation = self.shared.generation.load(Ordering::SeqCst);
-            let connection = self.connection(generation, self.shared.opener.open(deadline, &[]));
+            let connection = self.connection(generation, started, self.shared.opener.open(deadline, &[]));
             // Credentials that were rotated meanwhile say nothing, whether they were refused or not.
-            if connection.as_ref().is_ok_and(|connection| !connection.is_outdated())
-                || self.shared.generation.load(Ordering::SeqCst) == generation
-                || deadline.is_over()
-            {
+            if self.shared.generation.load(Ordering::SeqCst) == generation || deadline.is_over() {
                 return connection;
             }
         }
@@ -160,12 +173,13 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
 
     /// Asks with RSET; only 250 is a sign of life.
     fn is_valid(&self, connection: &mut SmtpConnection) -> Result<(), SendError> {
-        let held = connection.held();
+        let (held, started) = (connection.held(), clock::now());
+        let limit = Limit::Option("the probe's bound", PROBE_TIMEOUT);
         if held.is_outdated {
-            return Err(held.error(Failure::new(Event::Rotated, SendStage::Authenticated), Limit::TimeLeft));
+            return Err(held.error(Failure::new(Event::Rotated, SendStage::Authenticated), limit, started));
         }
-        let answer = held.session.probe(KeepaliveCommand::Rset, Deadline::after(PROBE_TIMEOUT));
-        answer.map_err(|failure| held.error(failure, Limit::Option("the probe's bound", PROBE_TIMEOUT)))
+        let answer = held.session.probe(KeepaliveCommand::Rset, Deadline::at(started, PROBE_TIMEOUT));
+        answer.map_err(|failure| held.error(failure, limit, started))
     }
 
     fn has_broken(&self, connection: &mut SmtpConnection) -> bool {

@@ -12,6 +12,7 @@ use crate::options::{AmbiguityBoundary, Host, KeepaliveCommand, PoolOptions};
 use crate::pool::{Close, Connector, OpenError};
 use crate::report::{Judged, Limit, Met, interrupted, judge};
 use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
+use crate::trace::Hosts;
 
 /// A host that has said nothing for so long is not well, whoever asked. Callers with less time to give learn nothing about it, and
 /// their hurry must not become everybody's outage.
@@ -21,6 +22,8 @@ const LONGEST_FAIR_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct SmtpConnector {
     hosts: Vec<SessionOpener>,
+    /// Where they are.
+    endpoints: Arc<[Endpoint]>,
     timeouts: Timeouts,
     boundary: AmbiguityBoundary,
     keepalive_command: KeepaliveCommand,
@@ -36,11 +39,13 @@ impl SmtpConnector {
         let timeouts = Timeouts::of(options);
         let resolver = Arc::new(Resolver::system(options.hosts.len()));
         let opener = |host: &mut Host| SessionOpener::new(host.detach(), timeouts, Arc::clone(&resolver));
-        let hosts = u32::try_from(options.hosts.len()).unwrap_or(u32::MAX);
-        let share = options.connect_timeout.min(options.acquire_timeout / hosts);
+        let count = u32::try_from(options.hosts.len()).unwrap_or(u32::MAX);
+        let share = options.connect_timeout.min(options.acquire_timeout / count);
+        let hosts: Vec<_> = options.hosts.iter_mut().map(opener).collect();
         Self {
             fair_time: (share / 2).min(LONGEST_FAIR_TIME),
-            hosts: options.hosts.iter_mut().map(opener).collect(),
+            endpoints: hosts.iter().map(|host| host.endpoint().clone()).collect(),
+            hosts,
             timeouts,
             boundary: options.ambiguity_boundary,
             keepalive_command: options.keepalive_command,
@@ -60,12 +65,17 @@ impl SmtpConnector {
     }
 
     pub(super) fn endpoint(&self, host: HostId) -> &Endpoint {
-        self.opener(host).endpoint()
+        &self.endpoints[host.0]
     }
 
     /// What opens the sessions of this host.
     pub(super) fn opener(&self, host: HostId) -> &SessionOpener {
         &self.hosts[host.0]
+    }
+
+    /// All hosts, for a trace.
+    pub(super) fn hosts(&self) -> Hosts {
+        Hosts::All(Arc::clone(&self.endpoints))
     }
 }
 

@@ -18,6 +18,7 @@ mod failure;
 mod opener;
 mod reply_reader;
 mod resolve;
+mod server_hello;
 mod session;
 mod single_flight;
 mod single_round_trip;

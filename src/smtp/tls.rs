@@ -58,7 +58,7 @@ impl LazyConnector {
             Err(NoAnswer::NoThread(error)) => Err(failure_of(Fault::LocalShortage, error, stage)),
             Err(NoAnswer::Panicked) => Err(panicked()),
             // There is one connector, so nothing but its making is ever under way.
-            Err(NoAnswer::TimedOut | NoAnswer::Busy) => Err(Failure::new(Event::TooLate, stage)),
+            Err(NoAnswer::TimedOut | NoAnswer::Busy) => Err(Failure::new(Event::TlsNotReady, stage)),
         }
     }
 }
@@ -103,11 +103,13 @@ fn connector_for(host: &Host) -> native_tls::Result<TlsConnector> {
 }
 
 /// Runs the handshake; the name in the certificate must be `name`.
-pub(super) fn handshake(connector: &TlsConnector, name: &str, tcp: DeadlineTcp) -> Result<DeadlineStream, Failure> {
+pub(super) fn handshake(connector: &TlsConnector, name: &str, mut tcp: DeadlineTcp) -> Result<DeadlineStream, Failure> {
     // The TLS library drops the stream when it fails: that is to cut it, as everything that is out of step is cut.
     tcp.cut_on_drop(true);
+    tcp.begin_handshake();
     match connector.connect(name.trim_end_matches('.'), tcp) {
-        Ok(stream) => {
+        Ok(mut stream) => {
+            stream.get_mut().end_handshake();
             stream.get_ref().cut_on_drop(false);
             Ok(DeadlineStream::Tls(Box::new(stream)))
         }
@@ -171,7 +173,13 @@ mod tests {
         let (lazy, go_on, begun) = slow();
         let deadline = Deadline::after(Duration::from_millis(20));
         let failure = lazy.get(deadline, &[]).unwrap_err();
-        assert_eq!((failure.event, failure.stage), (Event::TooLate, SendStage::BeforeConnect), "no host is to blame");
+        assert_eq!(
+            (failure.event, failure.stage),
+            (Event::TlsNotReady, SendStage::BeforeConnect),
+            "no host is to blame"
+        );
+        let text = failure.event.to_string();
+        assert!(text.contains("root certificates") && !text.contains("command"), "{text}");
         assert!(deadline.is_over());
         go_on.send(()).unwrap();
         assert!(lazy.get(Deadline::after(PATIENCE), &[]).is_ok());

@@ -186,7 +186,7 @@ fn end(pool: &Pool<Yard>, lease: Lease<Yard>, how: End) {
         }
         End::Renewed => {
             let request = Request { fresh: true, ..request() };
-            let renewed = panic::catch_unwind(AssertUnwindSafe(|| lease.renew(Renewal::Stale, request)));
+            let renewed = panic::catch_unwind(AssertUnwindSafe(|| lease.renew(Renewal::Stale, request, &mut ())));
             if let Ok(Ok(lease)) = renewed {
                 end(pool, lease, End::Kept);
             }
@@ -621,7 +621,7 @@ fn rotate_under_load(plan: fn(u64) -> Plan, unlucky: bool) {
                         }
                         let old = got.unwrap_or_else(|_| unreachable!());
                         pool.connector().book.lock().lent.remove(&old.id());
-                        got = old.renew(Renewal::Rotated, request());
+                        got = old.renew(Renewal::Rotated, request(), &mut ());
                         if let Ok(lease) = &got {
                             assert!(pool.connector().book.lock().lent.insert(lease.id()), "in two hands");
                         }
