@@ -134,7 +134,9 @@ fn a_failing_supplier_is_told_to_the_caller_alone_and_pauses_its_host() {
     assert_eq!((error.kind(), error.is_retry_safe()), (FailureKind::HostUnavailable, true), "{error}");
     assert_eq!(own_error(&error).unwrap().body, "canary");
     assert!(error.to_string().contains("the supplier of credentials returned an error"), "{error}");
-    let shown = format!("{error} {error:?} {error:#?} {:?} {sender:?}", sender.status());
+    let trace = error.trace().to_string();
+    assert!(trace.contains("the supplier of credentials returned an error"), "{trace}");
+    let shown = format!("{error} {error:?} {error:#?} {trace} {:?} {sender:?}", sender.status());
     assert!(!shown.contains("canary"), "{shown}");
     assert_eq!(server.connections_accepted(), 0, "no server waits for it");
     // No stampede on the endpoint: in the pause it is not asked.

@@ -200,6 +200,8 @@ fn a_send_that_has_its_session_and_has_not_begun_gets_another() {
     })));
     let receipt = send(&sender, "2.swapped@rotation").unwrap();
     assert_eq!((receipt.attempts(), receipt.connection_id()), (1, 3), "free of the retry budget");
+    let trace = receipt.trace().to_string();
+    assert_eq!(trace.matches("(credentials_rotated)").count(), 2, "{trace}");
     assert_eq!(assert_none_is_older_than_it_says(&server), 1);
     assert_eq!((rotated(&sender), server.snapshot().reached(Stage::Mail)), (2, 1));
     // Within what is left of acquire_timeout: each session is old when it is there.
