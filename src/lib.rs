@@ -51,6 +51,7 @@
 //! - [`SmtpSender`] and [`PoolOptions`]: sending, and every option with its default and its reason
 //! - [`Host`]: servers, TLS, credentials; also from a URL
 //! - [`_guide::configuration`]: both from a file (feature `serde`)
+//! - [`_guide::credentials`]: tokens from a supplier, and rotation without a restart
 //! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients, delivery status notifications ([`Dsn`])
 //! - [`SmtpSender::send_all`]: many messages, a few at a time, in any weather
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
@@ -66,7 +67,8 @@
 //! By the `log` crate: `error` when the pool's own thread ended early or another could not be started, and when a batch's progress
 //! callback panicked; `warn` when no connection came free in time, when one could not be opened, when a host begins to cool down, and when
 //! a message's outcome is unknown; `info` when a host works again; `debug` for connections opened and discarded with the reason, for each
-//! classified failure, and when a host gets BDAT wrong. Never credentials, addresses or content, at any level.
+//! classified failure, and when a host gets BDAT wrong. Never credentials, addresses or content, at any level, and never what a supplier
+//! of credentials failed with.
 //!
 //! # Features
 //!
@@ -93,6 +95,7 @@ mod stage;
 mod stats;
 mod sync;
 mod trace;
+mod undisclosed;
 
 // Choices: what the user decides.
 mod options;
@@ -126,8 +129,8 @@ pub use crate::error::{Classification, FailureKind, SendError};
 #[cfg(feature = "r2d2")]
 pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 pub use crate::options::{
-    AmbiguityBoundary, Backoff, BatchOptions, Dsn, DsnReturn, Host, KeepaliveCommand, Notify, OptionsError,
-    PoolOptions, RecipientDsn, RecipientPolicy, SendOptions,
+    AmbiguityBoundary, Backoff, BatchOptions, Credentials, Dsn, DsnReturn, Host, KeepaliveCommand, Notify,
+    OptionsError, PoolOptions, RecipientDsn, RecipientPolicy, SendOptions,
 };
 pub use crate::recipient::{RecipientOutcome, RecipientStatus};
 pub use crate::reply::{EnhancedCode, Reply};

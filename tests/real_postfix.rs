@@ -23,6 +23,8 @@ mod host_faults;
 #[path = "common/postfix.rs"]
 #[allow(dead_code, reason = "each test file uses its own part")]
 mod postfix;
+#[path = "real_postfix/rotation.rs"]
+mod rotation;
 #[path = "real_postfix/smuggling.rs"]
 mod smuggling;
 

@@ -167,7 +167,7 @@ impl<T> PoolState<T> {
         let record = self.hosts.get_mut(host);
         record.connecting += 1;
         record.cooldown.begin(id);
-        Grant { host, id, deadline, charge, evicted }
+        Grant { host, id, generation: record.generation, deadline, charge, evicted }
     }
 
     /// Serves those who wait, oldest first, with whatever a change has made possible; tells those for whom it has made

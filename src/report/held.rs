@@ -8,8 +8,10 @@ use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
 use crate::error::SendError;
+use crate::event::Event;
 use crate::options::{AmbiguityBoundary, PoolOptions, SendOptions};
 use crate::smtp::{Failure, Mail, Refused, Session, TimeLimits, transact};
+use crate::stage::SendStage;
 use crate::trace::{Hosts, Recorder};
 
 use super::dialogue::Dialogue;
@@ -42,6 +44,8 @@ pub(crate) struct HeldSession<'a> {
     pub(crate) connection_id: u64,
     /// Whether it has been idle before.
     pub(crate) reused: bool,
+    /// Whether its credentials have been rotated, so that no message may begin on it.
+    pub(crate) is_outdated: bool,
     pub(crate) settings: SendSettings,
     /// What a shutdown cuts it with, if there is somebody to shut down.
     pub(crate) stop: Option<&'a CancelToken>,
@@ -68,7 +72,11 @@ impl HeldSession<'_> {
         // The only host that there is.
         let dialogue = |now| Dialogue { host: HostId(0), began: started, ended: now };
         // Whoever holds a session may not have looked at it for long.
-        let heard = self.session.listen().map_err(Refused::from);
+        let heard = match self.is_outdated {
+            true => Err(Failure::new(Event::Rotated, SendStage::Authenticated)),
+            false => self.session.listen(),
+        };
+        let heard = heard.map_err(Refused::from);
         match heard.and_then(|()| transact(self.session, &mail, &limits, cancel)) {
             Ok(accepted) => {
                 let now = clock::now();

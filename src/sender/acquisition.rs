@@ -76,6 +76,22 @@ impl<'a> Acquisition<'a> {
         self.outcome(leased, deadline, trace)
     }
 
+    /// Gets a connection in the place of one that no message may begin on any more. No fresh one: any that was opened since will do.
+    /// `began` is when this attempt did, whose time goes on.
+    pub(super) fn swap(
+        &self,
+        lease: Lease<SmtpConnector>,
+        began: Instant,
+        avoid: &HostSet,
+        fresh: bool,
+        trace: &mut Recorder,
+    ) -> Result<Lease<SmtpConnector>, Failed> {
+        let deadline = self.acquire_by(began);
+        let request = self.request(deadline, avoid, fresh, None);
+        let leased = lease.renew(Renewal::Rotated, request, trace);
+        self.outcome(leased, deadline, trace)
+    }
+
     /// Gets a fresh connection in the place of `lease`.
     pub(super) fn renew(
         &self,

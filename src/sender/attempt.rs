@@ -43,6 +43,11 @@ impl Call<'_> {
         let mut lease = self.acquisition.lease(now, avoid, fresh, None, trace)?;
         let mut renewals = Renewals::default();
         loop {
+            // The message begins here: a rotation that has returned by now is seen, and one that has not lets it finish.
+            if !lease.is_current() {
+                lease = self.acquisition.swap(lease, now, avoid, fresh, trace)?;
+                continue;
+            }
             let (send, final_reply) = (options.send_timeout, options.final_reply_timeout);
             let limits = TimeLimits::new(started, caller, lease.since(), send, final_reply);
             let outcome = transact(lease.connection_mut(), &self.mail, &limits, cancel);

@@ -122,6 +122,7 @@ impl Lease {
             connection_id: self.lease.id(),
             reused: self.lease.is_reused(),
             settings: SendSettings::of(options),
+            is_outdated: !self.lease.is_current(),
             stop: Some(pool.connector().stop()),
             session: self.lease.connection_mut(),
         }

@@ -7,6 +7,7 @@ mod builder;
 mod care;
 mod connector;
 mod diary;
+mod identity;
 mod lease;
 mod pause;
 mod retry;
@@ -95,9 +96,9 @@ impl SmtpSender {
     /// # Errors
     ///
     /// [`OptionsError`] names the first option that cannot be used, its value and the rule it breaks.
-    pub fn from_options(options: PoolOptions) -> Result<Self, OptionsError> {
+    pub fn from_options(mut options: PoolOptions) -> Result<Self, OptionsError> {
         validate(&options)?;
-        let connector = SmtpConnector::new(&options);
+        let connector = SmtpConnector::new(&mut options);
         let hosts = options.hosts.iter().enumerate().map(|(index, host)| HostPlan {
             endpoint: connector.endpoint(HostId(index)).clone(),
             priority: host.priority,

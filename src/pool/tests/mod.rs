@@ -7,6 +7,7 @@ mod failures;
 mod fake;
 mod handoff;
 mod hosts;
+mod identity;
 #[cfg(simulation)]
 mod interleaving;
 mod maintenance;
