@@ -83,6 +83,7 @@ mod clock;
 mod endpoint;
 mod error;
 mod event;
+mod lane;
 mod recipient;
 mod reply;
 #[cfg(simulation)]
@@ -120,6 +121,7 @@ pub mod _guide;
 pub use crate::cancel::CancelToken;
 pub use crate::endpoint::Endpoint;
 pub use crate::error::{Classification, FailureKind, SendError};
+pub use crate::lane::Lane;
 #[cfg(feature = "r2d2")]
 pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 pub use crate::options::{

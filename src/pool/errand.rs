@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
+use crate::lane::Lane;
 
 /// A set of hosts. Does not allocate for the first 64 of a pool's hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub(crate) struct Request {
     pub(crate) fresh: bool,
     /// The only host that will do.
     pub(crate) only: Option<HostId>,
+    /// Whom it goes before, and whom it lets go first.
+    pub(crate) lane: Lane,
     /// What the caller may end the call with.
     pub(crate) cancel: Option<CancelToken>,
 }
@@ -77,7 +80,7 @@ pub(crate) struct Request {
 impl Request {
     /// Any connection to any host, by then.
     pub(crate) const fn by(deadline: Deadline) -> Self {
-        Self { deadline, avoid: HostSet::new(), fresh: false, only: None, cancel: None }
+        Self { deadline, avoid: HostSet::new(), fresh: false, only: None, lane: Lane::Interactive, cancel: None }
     }
 }
 
@@ -109,7 +112,7 @@ impl Errand {
         self.request.avoid.contains(host) || self.tried.contains(host)
     }
 
-    /// Whether anything will do. Two plain errands differ in their deadlines only.
+    /// Whether anything will do. Two plain errands of a lane differ in their deadlines only.
     pub(super) fn is_plain(&self) -> bool {
         !self.request.fresh && self.request.only.is_none() && self.request.avoid.is_empty() && self.tried.is_empty()
     }

@@ -98,9 +98,9 @@ impl<C: Connector> Drop for OpenPermit<'_, C> {
         if self.is_spent {
             return;
         }
-        let Grant { host, id, deadline, .. } = self.grant;
+        let Grant { host, id, lane, deadline, .. } = self.grant;
         let (charge, evicted) = (mem::take(&mut self.grant.charge), self.grant.evicted.take());
-        let grant = Grant { host, id, deadline, charge, evicted };
+        let grant = Grant { host, id, lane, deadline, charge, evicted };
         self.shared.change(clock::now(), |state, now, fx| state.permit_returned(grant, now, fx));
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
+use crate::lane::Lane;
 use crate::pool::errand::HostSet;
 use crate::pool::held::Held;
 use crate::stats::PoolCounts;
@@ -25,6 +26,8 @@ pub(super) struct Charge {
 pub(super) struct Grant<T> {
     pub(super) host: HostId,
     pub(super) id: u64,
+    /// Whose share of the places it counts against.
+    pub(super) lane: Lane,
     /// When to give up, so that there is time left for other hosts.
     pub(super) deadline: Deadline,
     pub(super) charge: Charge,

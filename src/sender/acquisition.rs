@@ -6,6 +6,7 @@ use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
 use crate::error::{Classification, FailureKind, SendError};
+use crate::lane::Lane;
 use crate::pool::{AcquireError, HostSet, Lease, Renewal, Request};
 use crate::report::{Judged, Limit, send_error};
 use crate::stage::SendStage;
@@ -21,6 +22,8 @@ pub(super) struct Acquisition<'a> {
     pub(super) started: Instant,
     /// The caller's own deadline.
     pub(super) caller: Option<Deadline>,
+    /// Whom it goes before, and whom it lets go first.
+    pub(super) lane: Lane,
     /// What the caller may end the call with.
     pub(super) cancel: Option<&'a CancelToken>,
 }
@@ -51,7 +54,8 @@ impl Acquisition<'_> {
         only: Option<HostId>,
     ) -> Result<Lease<SmtpConnector>, Failed> {
         let deadline = self.acquire_by(now);
-        let request = Request { deadline, avoid: avoid.clone(), fresh, only, cancel: self.cancel.cloned() };
+        let (avoid, lane, cancel) = (avoid.clone(), self.lane, self.cancel.cloned());
+        let request = Request { deadline, avoid, fresh, only, lane, cancel };
         self.inner.pool.acquire_at(now, request).map_err(|error| self.failed(error, deadline))
     }
 
@@ -63,7 +67,8 @@ impl Acquisition<'_> {
         avoid: &HostSet,
     ) -> Result<Lease<SmtpConnector>, Failed> {
         let deadline = self.acquire_by(clock::now());
-        let request = Request { deadline, avoid: avoid.clone(), fresh: true, only: None, cancel: self.cancel.cloned() };
+        let (avoid, lane, cancel) = (avoid.clone(), self.lane, self.cancel.cloned());
+        let request = Request { deadline, avoid, fresh: true, only: None, lane, cancel };
         lease.renew(why, request).map_err(|error| self.failed(error, deadline))
     }
 

@@ -31,7 +31,7 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// Tries once. A connection that turns out to be stale is replaced within the attempt.
     pub(super) fn attempt(&self, now: Instant, avoid: &HostSet, fresh: bool) -> Result<Receipt, Failed> {
-        let Acquisition { inner, started, caller, cancel } = self.acquisition;
+        let Acquisition { inner, started, caller, cancel, .. } = self.acquisition;
         let options = &inner.options;
         let mut lease = self.acquisition.lease(now, avoid, fresh, None)?;
         let mut renewals = Renewals::default();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
 use crate::error::SendError;
+use crate::lane::Lane;
 use crate::pool::{HostSet, Lease as PoolLease};
 use crate::stats::PoolStatus;
 
@@ -105,6 +106,6 @@ fn acquire(
     fresh: bool,
     only: Option<HostId>,
 ) -> Result<PoolLease<SmtpConnector>, SendError> {
-    let acquisition = Acquisition { inner, started: now, caller: None, cancel: None };
+    let acquisition = Acquisition { inner, started: now, caller: None, lane: Lane::Interactive, cancel: None };
     acquisition.lease(now, &HostSet::default(), fresh, only).map_err(|failed| failed.error)
 }

@@ -29,7 +29,7 @@ pub(super) fn run(
     let caller = options.deadline.map(Deadline::on);
     let mail = Mail { envelope, content, policy: options.recipients };
     let cancel = options.cancel.as_ref();
-    let call = Call { acquisition: Acquisition { inner, started, caller, cancel }, mail };
+    let call = Call { acquisition: Acquisition { inner, started, caller, lane: options.lane, cancel }, mail };
 
     let mut avoid = HostSet::default();
     let mut fresh = false;

@@ -6,6 +6,7 @@ use proptest::bool::weighted;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::sample::select;
 
 use crate::blame::Blame;
 
@@ -17,6 +18,8 @@ pub(super) const HOSTS: usize = 3;
 pub(super) struct Setup {
     pub(super) max_size: usize,
     pub(super) hosts: Vec<HostSetup>,
+    /// In hundredths.
+    pub(super) interactive_reserve: usize,
     pub(super) min_idle: usize,
     pub(super) refill_delay: u64,
     pub(super) idle_timeout: Option<u64>,
@@ -24,6 +27,7 @@ pub(super) struct Setup {
     pub(super) max_messages: Option<u32>,
     pub(super) keepalive_interval: Option<u64>,
     pub(super) fair_time: u64,
+    pub(super) learns: bool,
     pub(super) exponential: bool,
     /// Whether there is a thread.
     pub(super) is_attended: bool,
@@ -43,6 +47,7 @@ pub(super) struct HostSetup {
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Ask {
+        is_bulk: bool,
         within: u64,
         fresh: bool,
         avoid: Option<usize>,
@@ -181,7 +186,7 @@ fn step() -> impl Strategy<Value = Step> {
             // Most have no wish.
             let host = |chance: usize| (chance % 16).checked_sub(16 - HOSTS);
             let (avoid, only) = (host(chance / 16), host(chance / 256).filter(|_| time % 2 == 0));
-            Step::Ask { within: time, fresh: chance % 16 == 15, avoid, only }
+            Step::Ask { is_bulk: chance / 64 % 8 < 3, within: time, fresh: chance % 16 == 15, avoid, only }
         }
         42..112 => Step::End { lease: which, how: how(chance) },
         112..118 => Step::Renew { lease: which, within: time, fresh: chance % 2 == 1, is_stale: chance / 2 % 2 == 1 },
@@ -218,12 +223,15 @@ fn setup() -> impl Strategy<Value = Setup> {
         option::weighted(0.5, Just(15_u64)),
     );
     let rest = (prop_oneof![Just(0), Just(3)], any::<bool>(), weighted(0.7), any::<u64>());
-    (pool, ages, rest).prop_map(|((max_size, hosts, min_idle, refill_delay), ages, rest)| {
+    let politeness = (select(vec![0, 25, 50, 99]), weighted(0.8));
+    (pool, ages, rest, politeness).prop_map(|((max_size, hosts, min_idle, refill_delay), ages, rest, politeness)| {
+        let (interactive_reserve, learns) = politeness;
         let (idle_timeout, max_lifetime, max_messages, keepalive_interval) = ages;
         let (fair_time, exponential, is_attended, seed) = rest;
         Setup {
             max_size,
             hosts,
+            interactive_reserve,
             min_idle: min_idle.min(max_size),
             refill_delay,
             idle_timeout,
@@ -231,6 +239,7 @@ fn setup() -> impl Strategy<Value = Setup> {
             max_messages,
             keepalive_interval,
             fair_time,
+            learns,
             exponential,
             is_attended,
             seed,
@@ -247,4 +256,7 @@ impl Setup {
     pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(50);
     pub(super) const JITTER: f64 = 0.2;
     pub(super) const LIFETIME_JITTER: f64 = 0.1;
+    /// How long what was learned is believed.
+    pub(super) const LESSON: Duration = Duration::from_millis(300);
+    pub(super) const SHORTEST_SILENCE: Duration = Duration::from_millis(4);
 }
