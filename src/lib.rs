@@ -41,7 +41,7 @@
 //!    The crate never resends such a message by itself.
 //! 5. A connection that is not provably in step is never lent again, and never to two callers.
 //! 6. There are never more than `max_size` live connections, those being opened included.
-//! 7. Waiters are served in order of arrival.
+//! 7. Waiters are served in order of arrival: those who say that they are bulk ([`Lane`]), among themselves and behind the others.
 //!
 //! What stands behind each sentence, and what to do about each kind of failure, is in
 //! [`_guide::delivery_guarantees`].
@@ -51,7 +51,7 @@
 //! - [`SmtpSender`] and [`PoolOptions`]: sending, and every option with its default and its reason
 //! - [`Host`]: servers, TLS, credentials; also from a URL
 //! - [`_guide::configuration`]: both from a file (feature `serde`)
-//! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients
+//! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients, a [`Lane`]
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
 //! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means
@@ -63,8 +63,8 @@
 //!
 //! By the `log` crate: `error` when the pool's own thread ended early or another could not be started; `warn` when no connection came
 //! free in time, when one could not be opened, when a host begins to cool down, and when a message's outcome is unknown; `info` when a
-//! host works again; `debug` for connections opened and discarded with the reason, for each classified failure, and when a host gets BDAT
-//! wrong. Never credentials, addresses or content, at any level.
+//! host works again; `debug` for connections opened and discarded with the reason, for each classified failure, for each limit of a host
+//! that is learned from refusals or ended sessions, and when a host gets BDAT wrong. Never credentials, addresses or content, at any level.
 //!
 //! # Features
 //!

@@ -63,6 +63,7 @@ fn maximal() -> PoolOptions {
     let certificate = &TOML[TOML.find("-----BEGIN").unwrap()..TOML.rfind("\"\"\"").unwrap()];
     let mut options = PoolOptions::default();
     options.max_size = 12;
+    options.interactive_reserve = 0.5;
     options.min_idle = 2;
     options.refill_delay = ms(500);
     options.acquire_timeout = seconds(5);
@@ -73,6 +74,7 @@ fn maximal() -> PoolOptions {
     options.idle_timeout = Some(seconds(90));
     options.max_lifetime = None;
     options.max_messages_per_connection = Some(100);
+    options.learn_limits = false;
     options.keepalive_interval = Some(seconds(45));
     options.keepalive_command = KeepaliveCommand::Noop;
     options.reconnect_cooldown = seconds(10);

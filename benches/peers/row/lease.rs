@@ -24,7 +24,7 @@ use crate::sink::Sink;
 const MINUTE: Duration = Duration::from_secs(60);
 const PLACES: u32 = 8;
 
-struct Bare;
+pub struct Bare;
 
 impl Connector for Bare {
     type Connection = u64;
@@ -74,7 +74,7 @@ impl r2d2::ManageConnection for Bare {
     }
 }
 
-fn our_pool() -> Pool<Bare> {
+pub fn our_pool() -> Pool<Bare> {
     let plan = HostPlan { endpoint: Endpoint::new("bare", 25), priority: 0, weight: 1, max_connections: None };
     // The defaults of `PoolOptions`.
     let limits = Limits {
@@ -227,7 +227,7 @@ impl Crowd {
 }
 
 #[expect(clippy::disallowed_methods, reason = "holding a place for a time is what this is about")]
-fn pause(time: Duration) {
+pub fn pause(time: Duration) {
     if !time.is_zero() {
         thread::sleep(time);
     }

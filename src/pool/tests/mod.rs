@@ -9,6 +9,8 @@ mod handoff;
 mod hosts;
 #[cfg(simulation)]
 mod interleaving;
+mod lanes;
+mod learning;
 mod maintenance;
 mod model;
 mod other_pools;

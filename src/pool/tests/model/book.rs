@@ -248,8 +248,7 @@ impl Book {
     /// caller is served with something of `host`; so many bulk callers wait who are to be served by the same decision.
     pub(super) fn take_turn(&mut self, wish: &Wish, host: usize, later: usize) {
         let rival = Wish { is_bulk: !wish.is_bulk, ..wish.clone() };
-        let is_rival = |it: &Caller| it.wish == rival && it.deadline > self.now && !it.is_deaf;
-        let rival = self.queue.iter().find(|it| is_rival(it)).map(|it| it.ticket);
+        let rival = self.queue.iter().find(|it| it.wish == rival && self.is_to_be_served(it)).map(|it| it.ticket);
         if wish.is_bulk {
             let is_due = self.passed_over >= 8;
             assert!(is_due || rival.is_none(), "I6: bulk before caller {rival:?}, after {} turns", self.passed_over);
@@ -262,9 +261,15 @@ impl Book {
         }
     }
 
+    /// Whether it waits, and need not. Who has time left may wait for a better host where who is late takes what there is.
+    fn is_to_be_served(&self, it: &Caller) -> bool {
+        let is_there = it.deadline > self.now && !it.is_deaf;
+        is_there && matches!(self.verdict(&it.wish, it.deadline), Verdict::Served(..))
+    }
+
     /// I6: nobody who came earlier, and could use it just as well, is still waiting.
     pub(super) fn assert_nobody_is_overtaken(&self, ticket: u64, wish: &Wish) {
-        let earlier = |it: &&Caller| it.ticket < ticket && it.wish == *wish && it.deadline > self.now && !it.is_deaf;
+        let earlier = |it: &&Caller| it.ticket < ticket && it.wish == *wish && self.is_to_be_served(it);
         if let Some(overtaken) = self.queue.iter().find(earlier) {
             panic!("I6: caller {ticket} is served before caller {}", overtaken.ticket);
         }
@@ -294,6 +299,14 @@ impl Book {
         assert!(it.messages < self.message_limit(it.host), "connection {id} has carried enough");
         self.set(id, Place::Leased);
         self.take(id, caller.wish.is_bulk);
+    }
+
+    /// Servers with little patience end idle sessions, which nobody has found out.
+    pub(super) fn hang_up_on_the_silent(&mut self) {
+        for it in self.connections.values_mut().filter(|it| it.place == Place::Idle) {
+            let patience = self.setup.hosts[it.host].hangs_up_after;
+            it.is_dead |= patience.is_some_and(|patience| it.heard + ms(patience) <= self.now);
+        }
     }
 
     /// It goes into somebody's hands.
@@ -330,8 +343,21 @@ impl Book {
     /// A caller may open a connection. True if that is the probe of a host that paused.
     pub(super) fn permitted(&mut self, caller: &Caller, id: u64, host: usize, replaces: Option<u64>) -> bool {
         let verdict = self.verdict(&caller.wish, caller.deadline);
-        let Verdict::Served(lend, open) = &verdict else { panic!("host {host} is to be opened: {verdict:?}") };
-        assert!(open.contains(&host), "host {host} is to be opened: {verdict:?}");
+        // What is idle, and kept from bulk, may give way to the weights as if it were not.
+        let may_exchange = |victim: &u64| {
+            let other = self.connections[victim].host;
+            let is_kept_from_it = caller.wish.is_bulk && !self.bulk_may_have_one_more(other);
+            is_kept_from_it && self.rank(&caller.wish, other) == self.rank(&caller.wish, host)
+        };
+        let (lend, open) = match verdict {
+            Verdict::Served(lend, open) => (lend, open),
+            Verdict::Waits if replaces.as_ref().is_some_and(may_exchange) && self.may_reopen(caller, host) => {
+                assert!(self.bulk_may_have_one_more(host), "host {host} is to be opened, by more of bulk");
+                (vec![], vec![host])
+            }
+            other => panic!("host {host} is to be opened: {other:?}"),
+        };
+        assert!(open.contains(&host), "host {host} is to be opened, not {open:?}");
         if let Some(victim) = replaces {
             let is_full = self.standing_in_all() >= self.setup.max_size || self.taken(host) >= self.hosts[host].limit();
             assert!(is_full, "connection {victim} is evicted, and there is room");

@@ -130,6 +130,7 @@ impl Play {
     pub(super) fn pass(&mut self, by: u64) {
         self.book.now = self.book.now.checked_add(ms(by)).unwrap_or(self.book.now);
         self.book.latest = self.book.latest.max(self.book.now);
+        self.book.hang_up_on_the_silent();
     }
 
     /// One step of the history, and whatever it makes others do.

@@ -40,6 +40,8 @@ pub(super) struct HostSetup {
     pub(super) priority: u32,
     pub(super) weight: u32,
     pub(super) max_connections: Option<usize>,
+    /// Its server ends a session that is silent for so long.
+    pub(super) hangs_up_after: Option<u64>,
 }
 
 /// One thing that happens. A number that names one of several is taken modulo how many there are; if there is none,
@@ -213,8 +215,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
-    let host = (0..2_u32, 1..4_u32, option::weighted(0.3, 1..4_usize))
-        .prop_map(|(priority, weight, max_connections)| HostSetup { priority, weight, max_connections });
+    let bounds = (option::weighted(0.3, 1..4_usize), option::weighted(0.3, 5..9_u64));
+    let host = (0..2_u32, 1..4_u32, bounds).prop_map(|(priority, weight, (max_connections, hangs_up_after))| {
+        HostSetup { priority, weight, max_connections, hangs_up_after }
+    });
     let pool = (1..6_usize, vec(host, 1..=HOSTS), prop_oneof![Just(0), 1..6_usize], 0..5_u64);
     let ages = (
         option::weighted(0.4, Just(40_u64)),
