@@ -157,7 +157,7 @@ pub struct HostStatus {
     pub consecutive_failures: u32,
     /// Connections opened since the pool was built.
     pub created: u64,
-    /// The bound on connections in force: the configured or the learned one, whichever is lower.
+    /// The bound on connections in force: the configured one, or a lower one that the server was seen to have.
     pub connection_limit: Option<usize>,
     /// The bound on connections learned from this server's refusals, if one is in force; see
     /// [`PoolOptions::learn_limits`](crate::PoolOptions::learn_limits).

@@ -203,9 +203,9 @@ fn off_is_spelled_the_same_in_every_format() {
 /// Format, file, key, rule; written with the shortest form that is wrong.
 const WRONG: &[(Format, &str, &str, &str)] = &[
     // Settings of the pool.
-    (Toml, "colour = 1", "`colour`", "unknown: the keys are max_size, min_idle,"),
-    (Json, r#"{"max_sise": 3}"#, "`max_sise`", "unknown: the keys are max_size, min_idle,"),
-    (Yaml, "max_size: 3\n8: 4", "`8`", "unknown: the keys are max_size, min_idle,"),
+    (Toml, "colour = 1", "`colour`", "unknown: the keys are max_size, interactive_reserve, min_idle,"),
+    (Json, r#"{"max_sise": 3}"#, "`max_sise`", "unknown: the keys are max_size, interactive_reserve, min_idle,"),
+    (Yaml, "max_size: 3\n8: 4", "`8`", "unknown: the keys are max_size, interactive_reserve, min_idle,"),
     (Json, r#"{"max_size": 3, "max_size": 4}"#, "`max_size`", "must be given once"),
     (Yaml, "max_size: many", "`max_size` is \"many\"", "must be a whole number from 0 to"),
     (Json, r#"{"max_size": -1}"#, "`max_size` is -1", "must be a whole number from 0 to"),

@@ -77,10 +77,11 @@ fn a_strict_server_is_learned_from_and_no_message_fails() {
 #[test]
 fn without_learning_no_message_fails_either_and_nothing_is_learned() {
     let server = strict();
-    let sender = sender(plain(&server)).max_size(8).learn_limits(false).reconnect_cooldown(ms(100)).build().unwrap();
+    let sender =
+        sender(plain(&server)).max_size(8).learn_limits(false).max_reconnect_cooldown(ms(100)).build().unwrap();
     send_all(&sender);
     each_arrived_once(&server);
     let host = &sender.status().hosts[0];
     let learned = (host.learned_connection_limit, host.learned_message_limit, host.learned_idle_limit);
-    assert_eq!((learned, host.connection_limit), ((None, None, None), None), "{host:?}");
+    assert_eq!((learned, host.state), ((None, None, None), HostState::Available), "{host:?}");
 }

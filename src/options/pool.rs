@@ -140,8 +140,9 @@ pub struct PoolOptions {
     ///   server is not three times.
     ///
     /// Switch it off when you know the limits and have set them (`max_connections`, `max_messages_per_connection`, `idle_timeout`), or
-    /// to see how a server behaves without it. Then every session meets its limit anew; a connection refused as one too many pauses the
-    /// host as any other failure to connect does, while those that live go on. No failure is told to a caller that would not have been.
+    /// to see how a server behaves without it. Then every session meets its limit anew, and what a refusal says of the number of
+    /// connections holds for one `reconnect_cooldown`. No more messages fail than otherwise: they take longer, and the server is asked
+    /// for more than it gives.
     pub learn_limits: bool,
 
     /// Probes connections idle this long; `None` never does. Default: 1 min.

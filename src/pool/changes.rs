@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use crate::blame::Blame;
 use crate::endpoint::HostId;
-use crate::pool::Limits;
 use crate::pool::connector::Close;
 use crate::pool::cooldown::Severity;
 use crate::pool::effects::{Effects, Event};
@@ -99,7 +98,6 @@ impl<T> PoolState<T> {
         self.hosts.refund(grant.host, &grant.charge);
         fx.events.push(Event::OpenFailed { host: grant.host, error: Arc::clone(&error) });
         let Self { hosts, schedule, rng, limits, .. } = self;
-        let learning = limits.learning;
         let host = hosts.get_mut(grant.host);
         host.end_opening(grant.lane);
         // Those being opened count as well: eight callers that start together meet a bound of two before any connection stands.
@@ -107,8 +105,7 @@ impl<T> PoolState<T> {
         let severity = match blame {
             Blame::Host => Some(Severity::Passing),
             Blame::HostForLong | Blame::Credentials => Some(Severity::Lasting),
-            // Who does not learn can only pause.
-            Blame::Capacity if others == 0 || learning.is_none() => Some(Severity::Passing),
+            Blame::Capacity if others == 0 => Some(Severity::Passing),
             Blame::Capacity | Blame::Local | Blame::Nobody => None,
         };
         if blame != Blame::Local {
@@ -125,8 +122,8 @@ impl<T> PoolState<T> {
         }
         if blame == Blame::Capacity && others > 0 {
             // Not a failed host, but a full one: who comes waits for what there is of it.
-            if let Some(learning) = learning {
-                host.capacity.refused_beyond(others, now, learning);
+            host.capacity.refused_beyond(others, now);
+            if limits.learning.is_some() {
                 fx.events.push(Event::CapacityLearned { host: grant.host, connections: others });
             }
             return Failure::HostIsFull;
@@ -194,13 +191,13 @@ impl<T> PoolState<T> {
 
     /// A lent connection comes back in step.
     pub(super) fn give_back(&mut self, mut held: Held<T>, delivered: bool, now: Instant, fx: &mut Effects<T>) {
-        let Limits { max_size, learning, .. } = self.limits;
+        let max_size = self.limits.max_size;
         let host = self.hosts.get_mut(held.record.host);
         host.end_lease(held.record.lane);
         if delivered {
             host.silence_limit.survived(&held.record);
             held.record.note_delivered();
-            host.capacity.delivered(max_size, now, learning);
+            host.capacity.delivered(max_size, now);
         }
         held.record.idle_since = Some(now);
         self.put_away(held, now, fx);

@@ -40,9 +40,9 @@ pub(super) struct Host<T> {
 }
 
 impl<T> Host<T> {
-    fn new(plan: HostPlan, tier: usize) -> Self {
+    fn new(plan: HostPlan, tier: usize, limits: &Limits) -> Self {
         Self {
-            capacity: Capacity::new(plan.max_connections),
+            capacity: Capacity::new(plan.max_connections, limits),
             plan,
             tier,
             idle: VecDeque::new(),
@@ -173,7 +173,7 @@ impl<T> Hosts<T> {
         for plan in plans {
             let tier = priorities.partition_point(|&priority| priority < plan.priority);
             tiers[tier].push(HostId(all.len()));
-            all.push(Host::new(plan, tier));
+            all.push(Host::new(plan, tier, limits));
         }
         let Limits { max_size, interactive_reserve: reserve, fair_time, .. } = *limits;
         Self { all, tiers, max_size, reserve, fair_time, next_expiry: None }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
+use crate::pool::Limits;
 use crate::pool::connector::Close;
 use crate::pool::effects::{Effects, Event};
 use crate::pool::held::Record;
@@ -26,11 +27,14 @@ pub(crate) struct Learning {
 #[derive(Debug)]
 pub(super) struct Capacity {
     configured: Option<usize>,
+    /// None: what is seen is kept to for `pause`, and then forgotten.
+    learning: Option<Learning>,
+    pause: Duration,
     /// What the host itself was seen to allow.
-    learned: Option<usize>,
+    seen: Option<usize>,
     /// What it last refused to go beyond.
     refused: Option<usize>,
-    /// Messages delivered since the learned bound last changed.
+    /// Messages delivered since the seen bound last changed.
     returns: u32,
     /// After so many of them, it is worth finding out whether the host allows one more.
     patience: u32,
@@ -42,53 +46,66 @@ impl Capacity {
     const PATIENCE: u32 = 100;
     const LONGEST_PATIENCE: u32 = Self::PATIENCE << 10;
 
-    pub(super) const fn new(configured: Option<usize>) -> Self {
-        Self { configured, learned: None, refused: None, returns: 0, patience: Self::PATIENCE, until: None }
+    pub(super) const fn new(configured: Option<usize>, limits: &Limits) -> Self {
+        Self {
+            configured,
+            learning: limits.learning,
+            pause: limits.reconnect_cooldown,
+            seen: None,
+            refused: None,
+            returns: 0,
+            patience: Self::PATIENCE,
+            until: None,
+        }
     }
 
     pub(super) fn limit(&self) -> Option<usize> {
-        match (self.configured, self.learned) {
+        match (self.configured, self.seen) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
     }
 
-    pub(super) const fn learned(&self) -> Option<usize> {
-        self.learned
+    pub(super) fn learned(&self) -> Option<usize> {
+        self.learning.and(self.seen)
     }
 
     /// The host refused one more than `live`. Each time it says the same again, it is asked after twice as many messages.
-    pub(super) fn refused_beyond(&mut self, live: usize, now: Instant, learning: Learning) {
+    pub(super) fn refused_beyond(&mut self, live: usize, now: Instant) {
         let bound = live.max(1);
         let is_old_news = self.refused == Some(bound);
         self.patience = if is_old_news { (self.patience * 2).min(Self::LONGEST_PATIENCE) } else { Self::PATIENCE };
         self.refused = Some(bound);
-        self.set(Some(bound), now, learning);
+        self.set(Some(bound), now);
     }
 
     /// The host has `live` of them: a lower bound was wrong.
     pub(super) fn allows(&mut self, live: usize) {
-        if self.learned.is_some_and(|learned| learned < live) {
-            self.learned = Some(live);
+        if self.seen.is_some_and(|seen| seen < live) {
+            self.seen = Some(live);
             self.returns = 0;
             self.patience = Self::PATIENCE;
         }
     }
 
     /// One more message went well. `max_size` is the bound of the whole pool, which needs no second one as high.
-    pub(super) fn delivered(&mut self, max_size: usize, now: Instant, learning: Option<Learning>) {
-        let (Some(learned), Some(learning)) = (self.learned, learning) else { return };
-        self.returns += 1;
-        if self.returns >= self.patience || self.until.is_some_and(|until| until <= now) {
+    pub(super) fn delivered(&mut self, max_size: usize, now: Instant) {
+        let Some(seen) = self.seen else { return };
+        let is_over = self.until.is_some_and(|until| until <= now);
+        self.returns = self.returns.saturating_add(1);
+        if self.learning.is_none() {
+            self.seen = Some(seen).filter(|_| !is_over);
+        } else if is_over || self.returns >= self.patience {
             let ceiling = self.configured.map_or(max_size, |configured| configured.min(max_size));
-            self.set(Some(learned + 1).filter(|&raised| raised < ceiling), now, learning);
+            self.set(Some(seen + 1).filter(|&raised| raised < ceiling), now);
         }
     }
 
-    fn set(&mut self, learned: Option<usize>, now: Instant, learning: Learning) {
-        self.learned = learned;
+    fn set(&mut self, seen: Option<usize>, now: Instant) {
+        let lasts = self.learning.map_or(self.pause, |learning| learning.lasts);
+        self.seen = seen;
         self.returns = 0;
-        self.until = Some(Deadline::at(now, learning.lasts).instant());
+        self.until = Some(Deadline::at(now, lasts).instant());
     }
 }
 
@@ -206,37 +223,36 @@ impl<T> PoolState<T> {
 mod tests {
     use super::*;
     use crate::clock::now as dawn;
-
-    const LEARNING: Learning = Learning { lasts: Duration::from_secs(3600), shortest_silence: Duration::from_secs(5) };
+    use crate::pool::tests::fake::limits;
 
     #[test]
     fn asking_for_one_connection_more_becomes_rarer_while_the_answer_is_the_same() {
         let now = dawn();
-        let mut capacity = Capacity::new(None);
+        let mut capacity = Capacity::new(None, &limits(8));
         let asked_after = |capacity: &mut Capacity| {
             let mut messages = 0;
             while capacity.limit() == Some(3) {
-                capacity.delivered(8, now, Some(LEARNING));
+                capacity.delivered(8, now);
                 messages += 1;
             }
             messages
         };
         for expected in [100, 200, 400, 800] {
-            capacity.refused_beyond(3, now, LEARNING);
+            capacity.refused_beyond(3, now);
             assert_eq!(asked_after(&mut capacity), expected);
             assert_eq!(capacity.limit(), Some(4));
         }
         // Another answer is news.
-        capacity.refused_beyond(4, now, LEARNING);
-        capacity.refused_beyond(3, now, LEARNING);
+        capacity.refused_beyond(4, now);
+        capacity.refused_beyond(3, now);
         assert_eq!(asked_after(&mut capacity), 100);
         for _ in 0..40 {
-            capacity.refused_beyond(3, now, LEARNING);
+            capacity.refused_beyond(3, now);
         }
         assert_eq!(asked_after(&mut capacity), 102_400);
         // However few the messages, an hour is enough.
-        capacity.refused_beyond(3, now, LEARNING);
-        capacity.delivered(8, now + LEARNING.lasts, Some(LEARNING));
+        capacity.refused_beyond(3, now);
+        capacity.delivered(8, now + Duration::from_secs(3600));
         assert_eq!(capacity.limit(), Some(4));
     }
 }

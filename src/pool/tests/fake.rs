@@ -232,7 +232,7 @@ pub(super) fn plan(priority: u32, weight: u32) -> HostPlan {
     HostPlan { endpoint: Endpoint::new("mail.example", 25), priority, weight, max_connections: None }
 }
 
-pub(super) fn limits(max_size: usize) -> Limits {
+pub(in crate::pool) fn limits(max_size: usize) -> Limits {
     Limits {
         max_size,
         interactive_reserve: 0.25,

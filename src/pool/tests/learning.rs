@@ -216,16 +216,18 @@ fn refuse_the_fourth(desk: &mut Desk) -> Vec<Record> {
 #[test]
 fn without_learning_nothing_is_remembered() {
     let mut desk = desk(|limits| limits.learning = None);
-    // Connections: the host pauses, and those that live go on.
+    // Connections: no more for as long as a pause, and those that live go on.
     let mut leases = refuse_the_fourth(&mut desk);
-    assert_eq!((told(&desk).connection_limit, told(&desk).learned_connection_limit), (None, None));
-    assert!(matches!(told(&desk).state, HostState::CoolingDown { .. }));
+    assert_eq!((told(&desk).connection_limit, told(&desk).learned_connection_limit), (Some(3), None));
+    assert_eq!(told(&desk).state, HostState::Available);
     desk.give_back(leases.remove(0));
     assert_eq!(desk.fx.gifts.len(), 1, "who was refused is served by one of them");
     desk.deliver();
     let (errand, _) = desk.wait(desk.request(20));
     desk.state.forget(errand.ticket, desk.now, &mut desk.fx);
-    desk.now += SECOND * 31;
+    desk.now += SECOND * 30;
+    desk.give_back(leases.remove(0));
+    assert_eq!(told(&desk).connection_limit, None);
     let (_, grant) = desk.permit(Request { fresh: true, ..desk.request(10) });
     desk.state.permit_returned(grant, desk.now, &mut desk.fx);
     // Messages.

@@ -4,7 +4,7 @@ mod cancelling;
 mod closing;
 mod desk;
 mod failures;
-mod fake;
+pub(super) mod fake;
 mod handoff;
 mod hosts;
 #[cfg(simulation)]

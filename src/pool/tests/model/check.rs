@@ -22,7 +22,7 @@ impl Play {
             assert!(self.health_is(host, told.state), "I10: {told:?}, not {:?}", book.hosts[host].health);
             let learned = (told.learned_connection_limit, told.learned_message_limit, told.learned_idle_limit);
             let it = &book.hosts[host];
-            let expected = (it.learned, it.message_limit(book.now), it.silence_limit(book.now));
+            let expected = (it.learned(), it.message_limit(book.now), it.silence_limit(book.now));
             assert_eq!(learned, expected, "what was learned of host {host}");
             assert_eq!(told.consecutive_failures, book.hosts[host].failures, "failures of host {host}");
         }

@@ -23,7 +23,8 @@ pub(super) enum Health {
 pub(super) struct HostBook {
     pub(super) priority: u32,
     configured: Option<usize>,
-    pub(super) learned: Option<usize>,
+    /// A bound that is learned, or for a pause.
+    learned: Option<usize>,
     /// Messages delivered since `learned` was, and after how many of them, and when, one more is asked for.
     deliveries: u32,
     patience: u32,
@@ -157,17 +158,26 @@ impl HostBook {
     fn believe(&mut self, learned: Option<usize>, now: Instant) {
         self.learned = learned;
         self.deliveries = 0;
-        self.ask_at = Some(now + Setup::LESSON);
+        self.ask_at = Some(now + if self.learns { Setup::LESSON } else { Setup::FIRST_PAUSE });
     }
 
     /// A message went well; after a hundred it is worth asking for one connection more, and after a while in any case.
     pub(super) fn delivered(&mut self, max_size: usize, now: Instant) {
         let Some(learned) = self.learned else { return };
+        if !self.learns {
+            // The bound of a pause.
+            self.learned = self.learned.filter(|_| self.ask_at.is_some_and(|at| now < at));
+            return;
+        }
         self.deliveries += 1;
         if self.deliveries == self.patience || self.ask_at.is_some_and(|at| now >= at) {
             let ceiling = self.configured.unwrap_or(max_size).min(max_size);
             self.believe((learned + 1 < ceiling).then_some(learned + 1), now);
         }
+    }
+
+    pub(super) fn learned(&self) -> Option<usize> {
+        self.learned.filter(|_| self.learns)
     }
 
     pub(super) fn message_limit(&self, now: Instant) -> Option<u32> {
@@ -210,10 +220,10 @@ impl HostBook {
     }
 
     /// Whether opening failed for its own sake.
-    pub(super) fn is_to_blame(&self, blame: Blame, others: usize) -> bool {
+    pub(super) fn is_to_blame(blame: Blame, others: usize) -> bool {
         match blame {
             Blame::Host | Blame::HostForLong | Blame::Credentials => true,
-            Blame::Capacity => others == 0 || !self.learns,
+            Blame::Capacity => others == 0,
             Blame::Local | Blame::Nobody => false,
         }
     }

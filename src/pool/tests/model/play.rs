@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::book::{Book, Caller, Place, Verdict, Wish, ms};
+use super::health::HostBook;
 use super::steps::{Connecting, HOSTS, How, Setup, Step};
 use super::thread::Thread;
 use crate::blame::Blame;
@@ -371,11 +372,14 @@ impl Play {
         self.book.failed += 1;
         let others = self.book.live(host) + self.book.connecting(host);
         let it = &mut self.book.hosts[host];
-        if it.is_to_blame(blame, others) {
+        if HostBook::is_to_blame(blame, others) {
             let is_lasting = matches!(blame, Blame::HostForLong | Blame::Credentials);
             self.book.due_pause = Some((host, it.failed(grant.id, is_lasting, self.book.now)));
         } else {
             it.abandoned(grant.id);
+        }
+        if blame == Blame::Capacity && others > 0 && !self.book.setup.learns {
+            self.book.hosts[host].takes_no_more_than(others, self.book.now);
         }
         others
     }

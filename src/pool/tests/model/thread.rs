@@ -125,8 +125,7 @@ impl Play {
             }
             Connecting::Fails(blame) => {
                 let others = self.fails(&grant, blame);
-                let is_full = blame == Blame::Capacity && others > 0;
-                let cools = !is_full && self.book.hosts[grant.host.0].is_to_blame(blame, others);
+                let cools = super::health::HostBook::is_to_blame(blame, others);
                 let mut goes_on = false;
                 self.change(|state, now, fx| {
                     let failure = state.note_failure(&grant, blame, std::sync::Arc::from("no"), now, fx);
