@@ -8,10 +8,12 @@ use crate::error::SendError;
 use crate::lane::Lane;
 use crate::pool::{HostSet, Lease as PoolLease};
 use crate::stats::PoolStatus;
+use crate::trace::Recorder;
 
 use super::acquisition::Acquisition;
 use super::connector::SmtpConnector;
 use super::lease::Lease;
+use super::retry::end;
 use super::{Inner, SmtpSender};
 
 /// What [`SmtpSender::verify`] found out about one host.
@@ -107,5 +109,7 @@ fn acquire(
     only: Option<HostId>,
 ) -> Result<PoolLease<SmtpConnector>, SendError> {
     let acquisition = Acquisition { inner, started: now, caller: None, lane: Lane::Interactive, cancel: None };
-    acquisition.lease(now, &HostSet::default(), fresh, only).map_err(|failed| failed.error)
+    let mut trace = Recorder::new(now);
+    let leased = acquisition.lease(now, &HostSet::default(), fresh, only, &mut trace);
+    leased.map_err(|failed| end(trace, inner, failed.error))
 }

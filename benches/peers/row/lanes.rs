@@ -38,7 +38,7 @@ fn turn(pool: &Pool<Bare>, lane: Lane) -> Duration {
     let now = clock::now();
     let deadline = Deadline::at(now, MINUTE);
     let request = Request { deadline, avoid: HostSet::new(), fresh: false, only: None, lane, cancel: None };
-    let lease = pool.acquire_at(now, request).unwrap_or_else(|error| panic!("{error:?}"));
+    let lease = pool.acquire_at(now, request, &mut ()).unwrap_or_else(|error| panic!("{error:?}"));
     let waited = clock::now() - now;
     pause(HOLD);
     lease.finish(Fate::Keep { delivered: true });

@@ -13,3 +13,4 @@ mod oracle;
 mod server;
 mod story;
 mod tally;
+mod timeline;
