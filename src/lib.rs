@@ -41,7 +41,7 @@
 //!    The crate never resends such a message by itself.
 //! 5. A connection that is not provably in step is never lent again, and never to two callers.
 //! 6. There are never more than `max_size` live connections, those being opened included.
-//! 7. Waiters are served in order of arrival.
+//! 7. Waiters are served in order of arrival: those who say that they are bulk ([`Lane`]), among themselves and behind the others.
 //!
 //! What stands behind each sentence, and what to do about each kind of failure, is in
 //! [`_guide::delivery_guarantees`].
@@ -52,7 +52,8 @@
 //! - [`Host`]: servers, TLS, credentials; also from a URL
 //! - [`_guide::configuration`]: both from a file (feature `serde`)
 //! - [`_guide::credentials`]: tokens from a supplier, and rotation without a restart
-//! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients, delivery status notifications ([`Dsn`])
+//! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients, a [`Lane`], delivery status notifications
+//!   ([`Dsn`])
 //! - [`SmtpSender::send_all`]: many messages, a few at a time, in any weather
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
@@ -67,8 +68,8 @@
 //! By the `log` crate: `error` when the pool's own thread ended early or another could not be started, and when a batch's progress
 //! callback panicked; `warn` when no connection came free in time, when one could not be opened, when a host begins to cool down, and when
 //! a message's outcome is unknown; `info` when a host works again; `debug` for connections opened and discarded with the reason, for each
-//! classified failure, and when a host gets BDAT wrong. Never credentials, addresses or content, at any level, and never what a supplier
-//! of credentials failed with.
+//! classified failure, for each limit of a host that is learned from refusals or ended sessions, and when a host gets BDAT wrong. Never
+//! credentials, addresses or content, at any level, and never what a supplier of credentials failed with.
 //!
 //! # Features
 //!
@@ -87,6 +88,7 @@ mod clock;
 mod endpoint;
 mod error;
 mod event;
+mod lane;
 mod recipient;
 mod reply;
 #[cfg(simulation)]
@@ -126,6 +128,7 @@ pub mod _guide;
 pub use crate::cancel::CancelToken;
 pub use crate::endpoint::Endpoint;
 pub use crate::error::{Classification, FailureKind, SendError};
+pub use crate::lane::Lane;
 #[cfg(feature = "r2d2")]
 pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 pub use crate::options::{

@@ -161,10 +161,15 @@ pub struct HostStatus {
     pub consecutive_failures: u32,
     /// Connections opened since the pool was built.
     pub created: u64,
-    /// The bound on connections in force: the configured or the learned one, whichever is lower.
+    /// The bound on connections in force: the configured one, or a lower one that the server was seen to have.
     pub connection_limit: Option<usize>,
+    /// The bound on connections learned from this server's refusals, if one is in force; see
+    /// [`PoolOptions::learn_limits`](crate::PoolOptions::learn_limits).
+    pub learned_connection_limit: Option<usize>,
     /// The bound on messages a connection, learned from this server's refusals.
     pub learned_message_limit: Option<u32>,
+    /// How long a connection may be silent, learned from those that this server ended.
+    pub learned_idle_limit: Option<Duration>,
     /// Text of the last failure to open a connection, until one succeeds.
     pub last_error: Option<Arc<str>>,
 }

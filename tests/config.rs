@@ -63,6 +63,7 @@ fn maximal() -> PoolOptions {
     let certificate = &TOML[TOML.find("-----BEGIN").unwrap()..TOML.rfind("\"\"\"").unwrap()];
     let mut options = PoolOptions::default();
     options.max_size = 12;
+    options.interactive_reserve = 0.5;
     options.min_idle = 2;
     options.refill_delay = ms(500);
     options.acquire_timeout = seconds(5);
@@ -73,6 +74,7 @@ fn maximal() -> PoolOptions {
     options.idle_timeout = Some(seconds(90));
     options.max_lifetime = None;
     options.max_messages_per_connection = Some(100);
+    options.learn_limits = false;
     options.keepalive_interval = Some(seconds(45));
     options.keepalive_command = KeepaliveCommand::Noop;
     options.reconnect_cooldown = seconds(10);
@@ -201,9 +203,9 @@ fn off_is_spelled_the_same_in_every_format() {
 /// Format, file, key, rule; written with the shortest form that is wrong.
 const WRONG: &[(Format, &str, &str, &str)] = &[
     // Settings of the pool.
-    (Toml, "colour = 1", "`colour`", "unknown: the keys are max_size, min_idle,"),
-    (Json, r#"{"max_sise": 3}"#, "`max_sise`", "unknown: the keys are max_size, min_idle,"),
-    (Yaml, "max_size: 3\n8: 4", "`8`", "unknown: the keys are max_size, min_idle,"),
+    (Toml, "colour = 1", "`colour`", "unknown: the keys are max_size, interactive_reserve, min_idle,"),
+    (Json, r#"{"max_sise": 3}"#, "`max_sise`", "unknown: the keys are max_size, interactive_reserve, min_idle,"),
+    (Yaml, "max_size: 3\n8: 4", "`8`", "unknown: the keys are max_size, interactive_reserve, min_idle,"),
     (Json, r#"{"max_size": 3, "max_size": 4}"#, "`max_size`", "must be given once"),
     (Yaml, "max_size: many", "`max_size` is \"many\"", "must be a whole number from 0 to"),
     (Json, r#"{"max_size": -1}"#, "`max_size` is -1", "must be a whole number from 0 to"),

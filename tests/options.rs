@@ -44,6 +44,7 @@ fn host(host: Host) -> SmtpSenderBuilder {
 fn the_defaults_are_those_of_the_manual() {
     let PoolOptions {
         max_size,
+        interactive_reserve,
         min_idle,
         refill_delay,
         acquire_timeout,
@@ -54,6 +55,7 @@ fn the_defaults_are_those_of_the_manual() {
         idle_timeout,
         max_lifetime,
         max_messages_per_connection,
+        learn_limits,
         keepalive_interval,
         reconnect_cooldown,
         max_reconnect_cooldown,
@@ -71,6 +73,7 @@ fn the_defaults_are_those_of_the_manual() {
     assert_eq!((reconnect_cooldown, max_reconnect_cooldown), (seconds(30), seconds(300)));
     assert_eq!((max_retries, retry_base_delay), (1, seconds(2)));
     assert!((jitter - 0.2).abs() < f64::EPSILON);
+    assert!((interactive_reserve - 0.25).abs() < f64::EPSILON && learn_limits);
     assert!(good().build().is_ok());
 }
 
@@ -146,6 +149,10 @@ fn sizes() {
     names(good().min_idle(usize::MAX), "min_idle", &usize::MAX.to_string());
     assert!(good().max_size(3).min_idle(3).build().is_ok());
     assert!(good().max_size(usize::MAX).build().is_ok(), "large is not wrong");
+    for bad in [-0.1, 1.0, 1.5, f64::NAN, f64::INFINITY] {
+        names(good().interactive_reserve(bad), "interactive_reserve", &bad.to_string());
+    }
+    assert!(good().interactive_reserve(0.0).build().is_ok() && good().interactive_reserve(0.999).build().is_ok());
     names(good().max_messages_per_connection(0), "max_messages_per_connection", "0");
     assert!(good().max_messages_per_connection(1).build().is_ok());
     assert!(good().max_retries(u32::MAX).build().is_ok());

@@ -45,6 +45,9 @@ mod cooldown;
 #[path = "../../src/endpoint.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod endpoint;
+#[path = "../../src/lane.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod lane;
 #[path = "../../src/pool/mod.rs"]
 #[allow(clippy::duplicate_mod, reason = "see cooldown")]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]

@@ -66,6 +66,14 @@ pub struct PoolOptions {
     /// server can work on at a time makes nothing faster.
     pub max_size: usize,
 
+    /// The part of the connections, of all and of each host's, that sends of the bulk lane may not have at a time. Default: 0.25;
+    /// from 0 to below 1.
+    ///
+    /// It is rounded down to whole connections, and bulk may always have one: of 8 it may have 6, of 3 all. Matters only to programs
+    /// that say [`Lane::Bulk`](crate::Lane::Bulk) at all. Raise it when interactive mail waits for long bulk messages to end; lower it,
+    /// to 0, when bulk is to use everything that nobody in a hurry wants at the moment.
+    pub interactive_reserve: f64,
+
     /// Idle connections kept ready. Default: 0, at most `max_size`.
     ///
     /// Raise it when the first mail after a quiet time must not wait for TLS and AUTH; keep 0 when idle sessions cost money or
@@ -119,6 +127,24 @@ pub struct PoolOptions {
     /// [RFC 9422](https://www.rfc-editor.org/rfc/rfc9422), and what its refusals teach). Default: none.
     pub max_messages_per_connection: Option<u32>,
 
+    /// Whether to learn what each host puts up with, and keep to it. Default: `true`. What is learned is in
+    /// [`HostStatus`](crate::HostStatus).
+    ///
+    /// - Connections: one more than so many was refused as one too many (421, 432, 454 at the greeting or AUTH). No more are opened;
+    ///   one more is asked for after 100 messages, each time in vain after twice as many, and after an hour at the latest.
+    /// - Messages a connection: MAIL was refused for now on a session that had carried at least 20, and taken by a fresh one.
+    ///   Connections are retired before that. Forgotten after an hour.
+    /// - Idleness: three times, each on connections idle since the time before, a session was found to have been ended by the server,
+    ///   and none lived through as long a silence in between. Connections are retired after three quarters of the longest of the three,
+    ///   never sooner than after 5 s; those kept by `min_idle` are probed by then instead. Forgotten after an hour. A restart of the
+    ///   server is not three times.
+    ///
+    /// Switch it off when you know the limits and have set them (`max_connections`, `max_messages_per_connection`, `idle_timeout`), or
+    /// to see how a server behaves without it. Then every session meets its limit anew, and what a refusal says of the number of
+    /// connections holds for one `reconnect_cooldown`. No more messages fail than otherwise: they take longer, and the server is asked
+    /// for more than it gives.
+    pub learn_limits: bool,
+
     /// Probes connections idle this long; `None` never does. Default: 1 min.
     pub keepalive_interval: Option<Duration>,
 
@@ -157,6 +183,7 @@ impl Default for PoolOptions {
         Self {
             hosts: Vec::new(),
             max_size: 8,
+            interactive_reserve: 0.25,
             min_idle: 0,
             refill_delay: Duration::ZERO,
             acquire_timeout: Duration::from_secs(15),
@@ -167,6 +194,7 @@ impl Default for PoolOptions {
             idle_timeout: Some(Duration::from_secs(120)),
             max_lifetime: Some(Duration::from_secs(20 * 60)),
             max_messages_per_connection: None,
+            learn_limits: true,
             keepalive_interval: Some(Duration::from_secs(60)),
             keepalive_command: KeepaliveCommand::Rset,
             reconnect_cooldown: Duration::from_secs(30),

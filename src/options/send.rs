@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::cancel::CancelToken;
+use crate::lane::Lane;
 
 use super::Dsn;
 
@@ -35,6 +36,7 @@ pub enum RecipientPolicy {
 pub struct SendOptions {
     pub(crate) deadline: Option<Instant>,
     pub(crate) recipients: RecipientPolicy,
+    pub(crate) lane: Lane,
     pub(crate) cancel: Option<CancelToken>,
     pub(crate) dsn: Option<Dsn>,
 }
@@ -54,6 +56,20 @@ impl SendOptions {
     #[must_use]
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Who goes first when callers wait for a connection. Default: [`Lane::Interactive`].
+    ///
+    /// Say [`Lane::Bulk`] for mail that nobody waits for, in a program that also sends mail that somebody does wait for: it then waits
+    /// behind that, without being forgotten, and leaves it some of the connections. In a program that has only one kind of mail there
+    /// is nothing to say: bulk alone gets fewer connections and nothing in return.
+    ///
+    /// What does not send ([`lease`](crate::SmtpSender::lease), [`verify`](crate::SmtpSender::verify),
+    /// [`warm_up`](crate::SmtpSender::warm_up)) is interactive.
+    #[must_use]
+    pub fn lane(mut self, lane: Lane) -> Self {
+        self.lane = lane;
         self
     }
 

@@ -19,6 +19,7 @@ pub(crate) fn validate(options: &PoolOptions) -> Result<(), OptionsError> {
     let PoolOptions {
         hosts,
         max_size,
+        interactive_reserve,
         min_idle,
         refill_delay,
         acquire_timeout,
@@ -29,6 +30,7 @@ pub(crate) fn validate(options: &PoolOptions) -> Result<(), OptionsError> {
         idle_timeout,
         max_lifetime,
         max_messages_per_connection,
+        learn_limits: _,
         keepalive_interval,
         keepalive_command: _,
         reconnect_cooldown,
@@ -41,6 +43,10 @@ pub(crate) fn validate(options: &PoolOptions) -> Result<(), OptionsError> {
     } = options;
 
     at_least_one("max_size", *max_size)?;
+    if !(0.0..1.0).contains(interactive_reserve) {
+        let rule = "must be a ratio from 0 to below 1";
+        return Err(OptionsError::new("interactive_reserve", interactive_reserve.to_string(), rule));
+    }
     if min_idle > max_size {
         return Err(OptionsError::new(
             "min_idle",

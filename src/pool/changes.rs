@@ -25,9 +25,10 @@ impl<T> PoolState<T> {
     ) -> (Record, Arrival) {
         let retire_at = self.draw_lifetime().and_then(|lifetime| now.checked_add(lifetime));
         self.created += 1;
-        let Grant { host: id, id: connection, generation, .. } = *grant;
+        let Grant { host: id, id: connection, generation, lane, .. } = *grant;
         let host = self.hosts.get_mut(id);
         host.connecting -= 1;
+        // It stays in the share that the opening counted against.
         host.leased += 1;
         host.created += 1;
         host.last_error = None;
@@ -52,6 +53,8 @@ impl<T> PoolState<T> {
             idle_since: None,
             probed: None,
             probes: 0,
+            lent: now,
+            lane,
         };
         let arrival = match is_outdated {
             _ if self.is_shut_down => Arrival::TooLate,
@@ -102,9 +105,9 @@ impl<T> PoolState<T> {
         self.create_failures += 1;
         self.hosts.refund(grant.host, &grant.charge);
         fx.events.push(Event::OpenFailed { host: grant.host, error: Arc::clone(&error) });
-        let Self { hosts, schedule, rng, .. } = self;
+        let Self { hosts, schedule, rng, limits, .. } = self;
         let host = hosts.get_mut(grant.host);
-        host.connecting -= 1;
+        host.end_opening(grant.lane);
         if blame == Blame::Credentials && grant.generation != host.generation {
             // What was refused, or may have been, is not what the next one logs in with.
             host.cooldown.abandoned(grant.id);
@@ -133,8 +136,10 @@ impl<T> PoolState<T> {
         }
         if blame == Blame::Capacity && others > 0 {
             // Not a failed host, but a full one: who comes waits for what there is of it.
-            host.capacity.refused_beyond(others);
-            fx.events.push(Event::CapacityLearned { host: grant.host, connections: others });
+            host.capacity.refused_beyond(others, now);
+            if limits.learning.is_some() {
+                fx.events.push(Event::CapacityLearned { host: grant.host, connections: others });
+            }
             return Failure::HostIsFull;
         }
         if severity.is_some() { Failure::HostCools } else { Failure::Unexplained }
@@ -168,7 +173,7 @@ impl<T> PoolState<T> {
     pub(super) fn permit_returned(&mut self, grant: Grant<T>, now: Instant, fx: &mut Effects<T>) {
         self.hosts.refund(grant.host, &grant.charge);
         let host = self.hosts.get_mut(grant.host);
-        host.connecting -= 1;
+        host.end_opening(grant.lane);
         host.cooldown.abandoned(grant.id);
         if let Some(evicted) = grant.evicted {
             // Its end has been counted; the place is free once it has come.
@@ -177,7 +182,7 @@ impl<T> PoolState<T> {
             if evicted.record.host != grant.host {
                 host.yielding -= 1;
             }
-            fx.closings.push((evicted, Close::Polite));
+            fx.closings.push((*evicted, Close::Polite));
         }
         self.settle(now, fx);
     }
@@ -195,7 +200,7 @@ impl<T> PoolState<T> {
                 self.hosts.refund(held.record.host, &charge);
                 // One that was never used is idle from now on.
                 held.record.idle_since.get_or_insert(now);
-                self.hosts.get_mut(held.record.host).leased -= 1;
+                self.hosts.get_mut(held.record.host).end_lease(held.record.lane);
                 self.put_away(held, now, fx);
             }
             Gift::Permit(grant) => self.permit_returned(grant, now, fx),
@@ -207,10 +212,11 @@ impl<T> PoolState<T> {
     pub(super) fn give_back(&mut self, mut held: Held<T>, delivered: bool, now: Instant, fx: &mut Effects<T>) {
         let max_size = self.limits.max_size;
         let host = self.hosts.get_mut(held.record.host);
-        host.leased -= 1;
+        host.end_lease(held.record.lane);
         if delivered {
+            host.silence_limit.survived(&held.record);
             held.record.note_delivered();
-            host.capacity.delivered(max_size);
+            host.capacity.delivered(max_size, now);
         }
         held.record.idle_since = Some(now);
         self.put_away(held, now, fx);
@@ -218,7 +224,7 @@ impl<T> PoolState<T> {
 
     /// A lent connection comes back to be closed in good order.
     pub(super) fn retire(&mut self, held: Held<T>, reason: DiscardReason, now: Instant, fx: &mut Effects<T>) {
-        self.hosts.get_mut(held.record.host).leased -= 1;
+        self.hosts.get_mut(held.record.host).end_lease(held.record.lane);
         self.close_later(held, reason, Close::Polite, now, fx);
         self.settle(now, fx);
     }
@@ -229,7 +235,7 @@ impl<T> PoolState<T> {
             Some(DiscardReason::Shutdown)
         } else if held.record.generation != self.hosts.get(held.record.host).generation {
             Some(DiscardReason::CredentialsRotated)
-        } else if self.has_carried_enough(&held.record) {
+        } else if self.has_carried_enough(&held.record, now) {
             Some(DiscardReason::MaxMessages)
         } else if held.record.is_old(now) {
             Some(DiscardReason::MaxLifetime)
@@ -239,16 +245,16 @@ impl<T> PoolState<T> {
         match reason {
             Some(reason) => self.close_later(held, reason, Close::Polite, now, fx),
             None => {
-                let (host, probe_due) = (held.record.host, self.probe_due(&held.record));
-                let expiry = self.hosts.put(held, &self.limits);
+                let (host, probe_due) = (held.record.host, self.probe_due(&held.record, now));
+                let expiry = self.hosts.put(held, &self.limits, now);
                 self.mind(host, earlier(expiry, probe_due), now, fx);
             }
         }
         self.settle(now, fx);
     }
 
-    fn has_carried_enough(&self, record: &Record) -> bool {
-        let learned = self.hosts.get(record.host).learned_message_limit;
+    fn has_carried_enough(&self, record: &Record, now: Instant) -> bool {
+        let learned = self.hosts.get(record.host).message_limit.get(now);
         [self.limits.max_messages, record.message_limit, learned]
             .into_iter()
             .flatten()
@@ -258,8 +264,11 @@ impl<T> PoolState<T> {
 
     /// A lent connection has been closed: its place is free.
     pub(super) fn vacate(&mut self, record: &Record, reason: DiscardReason, now: Instant, fx: &mut Effects<T>) {
-        self.hosts.get_mut(record.host).leased -= 1;
+        self.hosts.get_mut(record.host).end_lease(record.lane);
         self.note_discard(record, reason, now, fx);
+        if reason == DiscardReason::KeepaliveFailure {
+            self.learn_from_death(record, now, fx);
+        }
         self.settle(now, fx);
     }
 
@@ -278,8 +287,9 @@ impl<T> PoolState<T> {
         now: Instant,
         fx: &mut Effects<T>,
     ) -> Step<T> {
-        self.hosts.get_mut(record.host).leased -= 1;
+        self.hosts.get_mut(record.host).end_lease(record.lane);
         self.note_discard(record, DiscardReason::ServerClosed, now, fx);
+        self.learn_from_death(record, now, fx);
         self.discard_siblings(record, now, fx);
         let step = self.reopen(record.host, charge, errand, now, fx);
         self.settle(now, fx);
@@ -295,7 +305,7 @@ impl<T> PoolState<T> {
         now: Instant,
         fx: &mut Effects<T>,
     ) -> Step<T> {
-        self.hosts.get_mut(record.host).leased -= 1;
+        self.hosts.get_mut(record.host).end_lease(record.lane);
         self.note_discard(record, DiscardReason::CredentialsRotated, now, fx);
         let step = self.reopen(record.host, charge, errand, now, fx);
         self.settle(now, fx);
@@ -312,9 +322,10 @@ impl<T> PoolState<T> {
         now: Instant,
         fx: &mut Effects<T>,
     ) -> Step<T> {
-        self.hosts.get_mut(record.host).leased -= 1;
+        self.hosts.get_mut(record.host).end_lease(record.lane);
         self.note_discard(record, reason, now, fx);
         if with_siblings {
+            self.learn_from_death(record, now, fx);
             self.discard_siblings(record, now, fx);
         }
         let step = if errand.request.fresh && !errand.shuns(record.host) {
@@ -346,17 +357,7 @@ impl<T> PoolState<T> {
             return self.admit(errand, now, fx);
         }
         let deadline = self.hosts.share(errand, now);
-        Step::Take(Gift::Permit(self.grant(host, deadline, charge, None)))
-    }
-
-    /// This server ends, or refuses to go on with, a session after so many messages.
-    pub(super) fn learn_message_limit(&mut self, id: HostId, messages: u32, now: Instant, fx: &mut Effects<T>) {
-        let host = self.hosts.get_mut(id);
-        let limit = host.learned_message_limit.map_or(messages, |known| known.min(messages)).max(1);
-        host.learned_message_limit = Some(limit);
-        for held in host.take_idle(|held| held.record.messages >= limit) {
-            self.close_later(held, DiscardReason::MaxMessages, Close::Polite, now, fx);
-        }
+        Step::Take(Gift::Permit(self.grant(host, errand.request.lane, deadline, charge, None)))
     }
 
     /// The credentials of this host are others from now on: what is idle is given up; what is lent, being asked or being opened is when
@@ -380,7 +381,7 @@ impl<T> PoolState<T> {
         self.is_shut_down = true;
         self.dismiss_thread(fx);
         fx.ring = true;
-        while let Some(waiter) = self.waiters.remove_at(0) {
+        while let Some(waiter) = self.waiters.pop() {
             let refusal = self.refuse(RefusalReason::ShutDown);
             fx.gifts.push((waiter.slot, refusal));
         }

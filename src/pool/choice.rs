@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
+use crate::lane::Lane;
 use crate::pool::errand::{Errand, Request};
-use crate::pool::hosts::Hosts;
+use crate::pool::hosts::{Host, Hosts};
 use crate::pool::slot::Charge;
 
 /// How many rounds of all leases at once a host's credit remembers. One of them is what chance explains.
@@ -102,11 +103,16 @@ impl<T> Hosts<T> {
     }
 
     fn offer(&self, id: HostId, errand: &Errand, now: Instant) -> Offer {
-        if self.may_lend(id, errand) {
-            return Offer::Idle;
-        }
-        if !self.may_open(id, errand, now) {
+        let may_lend = self.may_lend(id, errand);
+        if !may_lend && !self.may_open(id, errand, now) {
             return Offer::Nothing;
+        }
+        if errand.request.lane == Lane::Bulk && self.is_reserved(id) {
+            // What is kept from it is busy, as if somebody had it; and who is late waits for nothing.
+            return if errand.is_late(now) { Offer::Nothing } else { Offer::Busy };
+        }
+        if may_lend {
+            return Offer::Idle;
         }
         let host = self.get(id);
         if host.is_full() {
@@ -125,6 +131,27 @@ impl<T> Hosts<T> {
             Some(other) if self.yields_to(other, id, errand) => Offer::Room { evict: victim },
             _ => Offer::Busy,
         }
+    }
+
+    /// Whether what bulk has not got of `host` is kept for interactive callers: it has its share of this host's connections,
+    /// or of all.
+    pub(super) fn is_reserved(&self, host: HostId) -> bool {
+        let limit = self.get(host).capacity.limit().map_or(self.max_size, |limit| limit.min(self.max_size));
+        let bulk = |hosts: &[Host<T>]| hosts.iter().map(|host| host.bulk).sum::<usize>();
+        self.get(host).bulk >= self.bulk_share(limit) || bulk(&self.all) >= self.bulk_share(self.max_size)
+    }
+
+    /// How many of so many connections bulk may have: all but the reserve, which is rounded down, and always one.
+    fn bulk_share(&self, connections: usize) -> usize {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            clippy::cast_sign_loss,
+            reason = "the ratio is from 0 to 1"
+        )]
+        // Two thirds of six are four, and 29 % of a hundred 29, which binary fractions miss by a hair.
+        let reserve = (connections as f64).mul_add(self.reserve, 1e-9) as usize;
+        connections.saturating_sub(reserve).max(1)
     }
 
     /// Whether `victim` gives an idle connection up for one to `host`: to a preferred host always; to one of the same

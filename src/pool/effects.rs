@@ -53,4 +53,6 @@ pub(super) enum Event {
     CooldownLeft { host: HostId },
     /// The host takes no more connections than it has.
     CapacityLearned { host: HostId, connections: usize },
+    /// The host ends connections that are silent for longer.
+    SilenceLimitLearned { host: HostId, limit: Duration },
 }

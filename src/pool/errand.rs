@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
+use crate::lane::Lane;
 
 /// A set of hosts. Does not allocate for the first 64 of a pool's hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub(crate) struct Request {
     pub(crate) only: Option<HostId>,
     /// Whether the caller waits for the end of a host's pause; if not, it is told at once when that will be.
     pub(crate) waits_out_cooldowns: bool,
+    /// Whom it goes before, and whom it lets go first.
+    pub(crate) lane: Lane,
     /// What the caller may end the call with.
     pub(crate) cancel: Option<CancelToken>,
 }
@@ -79,7 +82,15 @@ pub(crate) struct Request {
 impl Request {
     /// Any connection to any host, by then.
     pub(crate) const fn by(deadline: Deadline) -> Self {
-        Self { deadline, avoid: HostSet::new(), fresh: false, only: None, waits_out_cooldowns: true, cancel: None }
+        Self {
+            deadline,
+            avoid: HostSet::new(),
+            fresh: false,
+            only: None,
+            waits_out_cooldowns: true,
+            lane: Lane::Interactive,
+            cancel: None,
+        }
     }
 }
 
@@ -111,7 +122,7 @@ impl Errand {
         self.request.avoid.contains(host) || self.tried.contains(host)
     }
 
-    /// Whether anything will do. Two plain errands differ only in how long they wait.
+    /// Whether anything will do. Two plain errands of a lane differ only in how long they wait.
     pub(super) fn is_plain(&self) -> bool {
         !self.request.fresh && self.request.only.is_none() && self.request.avoid.is_empty() && self.tried.is_empty()
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::endpoint::HostId;
+use crate::lane::Lane;
 
 /// What the pool remembers of one connection. Whoever has the record answers for the connection's place.
 #[derive(Debug, Clone)]
@@ -23,6 +24,10 @@ pub(super) struct Record {
     pub(super) probed: Option<Instant>,
     /// Probes since it last carried a message.
     pub(super) probes: u32,
+    /// When it was last lent, or taken out to be probed.
+    pub(super) lent: Instant,
+    /// Whose share of the places it counts against, while it is lent.
+    pub(super) lane: Lane,
 }
 
 impl Record {
@@ -32,13 +37,14 @@ impl Record {
     }
 
     /// When it may not be lent any more, if it stays idle until then.
-    pub(super) fn expiry(&self, idle_timeout: Option<Duration>) -> Option<Instant> {
-        earlier(self.idle_until(idle_timeout), self.retire_at)
+    pub(super) fn expiry(&self, idle_timeout: Option<Duration>, silence: Option<Duration>) -> Option<Instant> {
+        earlier(self.rest_ends(idle_timeout, silence), self.retire_at)
     }
 
-    /// When it will have been idle for `timeout`.
-    pub(super) fn idle_until(&self, timeout: Option<Duration>) -> Option<Instant> {
-        self.idle_from().checked_add(timeout?)
+    /// When it will have been idle for as long as it may be, or silent for as long as its server puts up with.
+    pub(super) fn rest_ends(&self, idle_timeout: Option<Duration>, silence: Option<Duration>) -> Option<Instant> {
+        let until = |from: Instant, time: Option<Duration>| from.checked_add(time?);
+        earlier(until(self.idle_from(), idle_timeout), until(self.silent_from(), silence))
     }
 
     /// It has carried one more message.
@@ -50,6 +56,11 @@ impl Record {
     /// Since when nobody has used it.
     pub(super) fn idle_from(&self) -> Instant {
         self.idle_since.unwrap_or(self.opened)
+    }
+
+    /// How long nothing had been heard of it when it was last lent or probed.
+    pub(super) fn silence(&self) -> Duration {
+        self.lent.saturating_duration_since(self.silent_from())
     }
 
     /// Since when nothing has been heard of it.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::endpoint::HostId;
+use crate::lane::Lane;
 use crate::pool::cooldown::Cooldown;
 use crate::pool::held::{Held, Record, earlier};
+use crate::pool::learned::{Capacity, MessageLimit, SilenceLimit};
 use crate::pool::{HostPlan, Limits};
 use crate::stats::{HostStatus, PoolCounts};
 
@@ -20,13 +22,16 @@ pub(super) struct Host<T> {
     pub(super) idle: VecDeque<Held<T>>,
     pub(super) leased: usize,
     pub(super) connecting: usize,
+    /// Those of the leased and connecting ones that bulk has.
+    pub(super) bulk: usize,
     /// Given up by the pool, and not yet closed. Their places are not free yet.
     pub(super) closing: usize,
     /// Evicted in favour of other hosts, which have their places, and not yet closed: the server still counts them.
     pub(super) yielding: usize,
     pub(super) cooldown: Cooldown,
     pub(super) capacity: Capacity,
-    pub(super) learned_message_limit: Option<u32>,
+    pub(super) message_limit: MessageLimit,
+    pub(super) silence_limit: SilenceLimit,
     /// How often its credentials were rotated. What was opened, or begun to be, under a smaller number is not lent again.
     pub(super) generation: u64,
     /// Its standing in the rotation of its tier.
@@ -37,23 +42,49 @@ pub(super) struct Host<T> {
 }
 
 impl<T> Host<T> {
-    fn new(plan: HostPlan, tier: usize) -> Self {
+    fn new(plan: HostPlan, tier: usize, limits: &Limits) -> Self {
         Self {
-            capacity: Capacity { configured: plan.max_connections, learned: None, returns: 0 },
+            capacity: Capacity::new(plan.max_connections, limits),
             plan,
             tier,
             idle: VecDeque::new(),
             leased: 0,
             connecting: 0,
+            bulk: 0,
             closing: 0,
             yielding: 0,
             cooldown: Cooldown::new(),
-            learned_message_limit: None,
+            message_limit: MessageLimit::default(),
+            silence_limit: SilenceLimit::default(),
             generation: 0,
             credit: 0,
             created: 0,
             last_error: None,
         }
+    }
+
+    /// An idle connection, no longer in its list, goes to somebody.
+    pub(super) const fn begin_lease(&mut self, lane: Lane) {
+        self.leased += 1;
+        self.bulk += share(lane);
+    }
+
+    /// Nobody has that connection any more.
+    pub(super) const fn end_lease(&mut self, lane: Lane) {
+        self.leased -= 1;
+        self.bulk -= share(lane);
+    }
+
+    /// A place goes to somebody who is to open a connection.
+    pub(super) const fn begin_opening(&mut self, lane: Lane) {
+        self.connecting += 1;
+        self.bulk += share(lane);
+    }
+
+    /// No connection came of it.
+    pub(super) const fn end_opening(&mut self, lane: Lane) {
+        self.connecting -= 1;
+        self.bulk -= share(lane);
     }
 
     /// Its places in use.
@@ -112,55 +143,10 @@ impl<T> Host<T> {
             consecutive_failures: self.cooldown.failures(),
             created: self.created,
             connection_limit: self.capacity.limit(),
-            learned_message_limit: self.learned_message_limit,
+            learned_connection_limit: self.capacity.learned(),
+            learned_message_limit: self.message_limit.get(now),
+            learned_idle_limit: self.silence_limit.get(now),
             last_error: self.last_error.clone(),
-        }
-    }
-}
-
-/// How many connections a host may have.
-#[derive(Debug)]
-pub(super) struct Capacity {
-    configured: Option<usize>,
-    /// What the host itself was seen to allow.
-    learned: Option<usize>,
-    /// Messages delivered since the learned bound last changed.
-    returns: u32,
-}
-
-impl Capacity {
-    /// After so many messages within the learned bound, it is worth finding out whether the host allows one more.
-    const PATIENCE: u32 = 100;
-
-    pub(super) fn limit(&self) -> Option<usize> {
-        match (self.configured, self.learned) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
-    }
-
-    /// The host refused one more than `live`.
-    pub(super) fn refused_beyond(&mut self, live: usize) {
-        self.learned = Some(live.max(1));
-        self.returns = 0;
-    }
-
-    /// The host has `live` of them: a lower bound was wrong.
-    pub(super) fn allows(&mut self, live: usize) {
-        if self.learned.is_some_and(|learned| learned < live) {
-            self.learned = Some(live);
-            self.returns = 0;
-        }
-    }
-
-    /// One more message went well. `max_size` is the bound of the whole pool, which needs no second one as high.
-    pub(super) fn delivered(&mut self, max_size: usize) {
-        let Some(learned) = self.learned else { return };
-        self.returns += 1;
-        if self.returns >= Self::PATIENCE {
-            self.returns = 0;
-            let ceiling = self.configured.map_or(max_size, |configured| configured.min(max_size));
-            self.learned = Some(learned + 1).filter(|&raised| raised < ceiling);
         }
     }
 }
@@ -172,6 +158,8 @@ pub(super) struct Hosts<T> {
     /// The hosts of each priority, lowest first.
     pub(super) tiers: Vec<Vec<HostId>>,
     pub(super) max_size: usize,
+    /// The part of the connections that bulk may not have.
+    pub(super) reserve: f64,
     /// What must be left of a caller's time when a host's pause ends, for the caller to wait for that.
     pub(super) fair_time: Duration,
     /// Not before then does an idle connection become too old to be lent.
@@ -179,7 +167,7 @@ pub(super) struct Hosts<T> {
 }
 
 impl<T> Hosts<T> {
-    pub(super) fn new(plans: Vec<HostPlan>, max_size: usize, fair_time: Duration) -> Self {
+    pub(super) fn new(plans: Vec<HostPlan>, limits: &Limits) -> Self {
         let mut priorities: Vec<u32> = plans.iter().map(|plan| plan.priority).collect();
         priorities.sort_unstable();
         priorities.dedup();
@@ -188,9 +176,10 @@ impl<T> Hosts<T> {
         for plan in plans {
             let tier = priorities.partition_point(|&priority| priority < plan.priority);
             tiers[tier].push(HostId(all.len()));
-            all.push(Host::new(plan, tier));
+            all.push(Host::new(plan, tier, limits));
         }
-        Self { all, tiers, max_size, fair_time, next_expiry: None }
+        let Limits { max_size, interactive_reserve: reserve, fair_time, .. } = *limits;
+        Self { all, tiers, max_size, reserve, fair_time, next_expiry: None }
     }
 
     pub(super) fn get(&self, host: HostId) -> &Host<T> {
@@ -216,21 +205,33 @@ impl<T> Hosts<T> {
 
     /// Puts a connection away. Returns when an idle connection becomes too old because of it.
     #[inline]
-    pub(super) fn put(&mut self, held: Held<T>, limits: &Limits) -> Option<Instant> {
-        let (retire_at, mut expiry) = (held.record.retire_at, held.record.expiry(limits.idle_timeout));
-        self.get_mut(held.record.host).put(held);
+    pub(super) fn put(&mut self, held: Held<T>, limits: &Limits, now: Instant) -> Option<Instant> {
+        let host = self.get_mut(held.record.host);
+        let (retire_at, silence) = (held.record.retire_at, host.silence_limit.get(now));
+        let mut expiry = held.record.expiry(limits.idle_timeout, silence);
+        host.put(held);
         if limits.min_idle > 0 {
-            expiry = earlier(retire_at, self.first_not_kept(limits));
+            expiry = earlier(retire_at, self.first_not_kept(limits, now));
         }
         self.next_expiry = earlier(self.next_expiry, expiry);
         expiry
     }
 
     /// When the first of those becomes too old that are not kept in spite of their idleness: while there are few, none;
-    /// from then on, the one idle for longest.
-    fn first_not_kept(&self, limits: &Limits) -> Option<Instant> {
-        let fronts = self.all.iter().filter_map(|host| host.idle.front()?.record.idle_until(limits.idle_timeout));
-        if self.idle_count() > limits.min_idle { fronts.min() } else { None }
+    /// from then on, the one idle or silent for longest.
+    fn first_not_kept(&self, limits: &Limits, now: Instant) -> Option<Instant> {
+        let rests = self.all.iter().flat_map(|host| {
+            let silence = host.silence_limit.get(now);
+            // The front is idle for longest; but who is silent for longest depends on who was probed.
+            let count = if silence.is_some() { host.idle.len() } else { 1 };
+            host.idle.iter().take(count).filter_map(move |held| held.record.rest_ends(limits.idle_timeout, silence))
+        });
+        if self.idle_count() > limits.min_idle { rests.min() } else { None }
+    }
+
+    /// What was learned may have made idle connections too old to be lent.
+    pub(super) const fn look_again(&mut self, now: Instant) {
+        self.next_expiry = Some(now);
     }
 
     /// Whether an idle connection may be too old to be lent.
@@ -243,27 +244,33 @@ impl<T> Hosts<T> {
     pub(super) fn take_expired(&mut self, limits: &Limits, now: Instant) -> Vec<Held<T>> {
         let mut expired: Vec<_> =
             self.all.iter_mut().flat_map(|host| host.take_idle(|held| held.record.is_old(now))).collect();
-        let kept = self.first_kept(limits.min_idle);
+        let kept = self.first_kept(limits);
         for host in &mut self.all {
+            let silence = host.silence_limit.get(now);
             expired.extend(host.take_idle(|held| {
-                !is_kept(&held.record, kept) && held.record.idle_until(limits.idle_timeout).is_some_and(|at| at <= now)
+                let end = held.record.rest_ends(limits.idle_timeout, silence);
+                !is_kept(&held.record, kept) && end.is_some_and(|at| at <= now)
             }));
         }
-        self.next_expiry = self.expiry(limits);
+        self.next_expiry = self.expiry(limits, now);
         expired
     }
 
     /// When the next idle connection becomes too old to be lent.
-    pub(super) fn expiry(&self, limits: &Limits) -> Option<Instant> {
-        let kept = self.first_kept(limits.min_idle);
-        let expiries = self.idle().filter_map(|Held { record, .. }| {
-            if is_kept(record, kept) { record.retire_at } else { record.expiry(limits.idle_timeout) }
+    pub(super) fn expiry(&self, limits: &Limits, now: Instant) -> Option<Instant> {
+        let kept = self.first_kept(limits);
+        let expiries = self.all.iter().flat_map(|host| {
+            let silence = host.silence_limit.get(now);
+            host.idle.iter().filter_map(move |Held { record, .. }| {
+                if is_kept(record, kept) { record.retire_at } else { record.expiry(limits.idle_timeout, silence) }
+            })
         });
         expiries.min()
     }
 
     /// The longest idle of the `min_idle` connections used last, which no idleness ends.
-    fn first_kept(&self, min_idle: usize) -> Option<(Instant, u64)> {
+    fn first_kept(&self, limits: &Limits) -> Option<(Instant, u64)> {
+        let min_idle = limits.min_idle;
         if min_idle == 0 {
             return None;
         }
@@ -288,6 +295,11 @@ impl<T> Hosts<T> {
         let connecting = self.all.iter().map(|host| host.connecting).sum();
         PoolCounts { max_size: self.max_size, total: idle + leased + connecting, idle, leased, connecting, waiting }
     }
+}
+
+/// What one place of somebody of this lane adds to bulk's share.
+const fn share(lane: Lane) -> usize {
+    matches!(lane, Lane::Bulk) as usize
 }
 
 fn is_kept(record: &Record, first_kept: Option<(Instant, u64)>) -> bool {

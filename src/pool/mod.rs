@@ -16,6 +16,7 @@ mod effects;
 mod errand;
 mod held;
 mod hosts;
+mod learned;
 mod lease;
 mod maintenance;
 mod permit;
@@ -45,6 +46,7 @@ use crate::stats::{DiscardReason, PoolCounts, PoolStatus};
 pub(crate) use crate::pool::connector::{Close, Connector, OpenError};
 pub(crate) use crate::pool::diary::{Diary, Happened, Wait};
 pub(crate) use crate::pool::errand::{HostSet, Request};
+pub(crate) use crate::pool::learned::Learning;
 pub(crate) use crate::pool::lease::Lease;
 
 /// What the pool is to know of one host.
@@ -65,6 +67,8 @@ pub(crate) struct HostPlan {
 pub(crate) struct Limits {
     /// The bound on all connections, those being opened or closed included.
     pub(crate) max_size: usize,
+    /// The part of the connections, of all and of each host's, that bulk may not have.
+    pub(crate) interactive_reserve: f64,
     /// So many idle connections are kept, or opened in reserve; they outlast `idle_timeout`.
     pub(crate) min_idle: usize,
     /// After a connection ended, none is opened in reserve for so long.
@@ -86,6 +90,8 @@ pub(crate) struct Limits {
     pub(crate) reconnect_cooldown: Duration,
     /// The longest pause.
     pub(crate) max_reconnect_cooldown: Duration,
+    /// How to learn what hosts put up with, if at all.
+    pub(crate) learning: Option<Learning>,
     /// Whether pauses double from failure to failure.
     pub(crate) exponential: bool,
     /// By what part of it, at most, a pause is made longer or shorter at random.

@@ -35,7 +35,8 @@ impl<'a, C: Connector> OpenPermit<'a, C> {
 
     /// Closes the connection that this one takes the place of.
     pub(super) fn close_evicted(&mut self) {
-        if let Some(Held { connection, record }) = self.grant.evicted.take() {
+        if let Some(evicted) = self.grant.evicted.take() {
+            let Held { connection, record } = *evicted;
             let _yielded = (record.host != self.grant.host).then(|| Yielded { shared: self.shared, host: record.host });
             self.shared.connector.close(connection, Close::Polite);
         }
@@ -99,9 +100,9 @@ impl<C: Connector> Drop for OpenPermit<'_, C> {
         if self.is_spent {
             return;
         }
-        let Grant { host, id, generation, deadline, .. } = self.grant;
+        let Grant { host, id, generation, lane, deadline, .. } = self.grant;
         let (charge, evicted) = (mem::take(&mut self.grant.charge), self.grant.evicted.take());
-        let grant = Grant { host, id, generation, deadline, charge, evicted };
+        let grant = Grant { host, id, generation, lane, deadline, charge, evicted };
         self.shared.change(clock::now(), |state, now, fx| state.permit_returned(grant, now, fx));
     }
 }

@@ -204,6 +204,9 @@ impl<C: Connector> Shared<C> {
             Event::CapacityLearned { host, connections } => {
                 debug!("{} takes no more than {connections} connection(s)", at(*host));
             }
+            Event::SilenceLimitLearned { host, limit } => {
+                debug!("{} ends idle connections: none is kept for longer than {limit:.1?}", at(*host));
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
+use crate::lane::Lane;
 use crate::pool::errand::HostSet;
 use crate::pool::held::Held;
 use crate::stats::PoolCounts;
@@ -27,11 +28,14 @@ pub(super) struct Grant<T> {
     pub(super) id: u64,
     /// The host's credentials when it was given: what is opened has these, or newer ones.
     pub(super) generation: u64,
+    /// Whose share of the places it counts against.
+    pub(super) lane: Lane,
     /// When to give up, so that there is time left for other hosts.
     pub(super) deadline: Deadline,
     pub(super) charge: Charge,
     /// Whose place this is: to be closed first.
-    pub(super) evicted: Option<Held<T>>,
+    // In a box, because it is rare and large.
+    pub(super) evicted: Option<Box<Held<T>>>,
 }
 
 /// Why nothing is given.

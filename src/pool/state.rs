@@ -14,6 +14,7 @@ use fastrand::Rng;
 
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
+use crate::lane::Lane;
 use crate::pool::choice::{Choice, Hope};
 use crate::pool::connector::Close;
 use crate::pool::cooldown::Schedule;
@@ -65,7 +66,7 @@ pub(super) struct PoolState<T> {
 impl<T> PoolState<T> {
     pub(super) fn new(plans: Vec<HostPlan>, limits: Limits, seed: u64, now: Instant) -> Self {
         Self {
-            hosts: Hosts::new(plans, limits.max_size, limits.fair_time),
+            hosts: Hosts::new(plans, &limits),
             waiters: Waiters::new(),
             schedule: limits.schedule(),
             limits,
@@ -99,7 +100,7 @@ impl<T> PoolState<T> {
         if self.is_shut_down {
             return Step::Take(self.refuse(RefusalReason::ShutDown));
         }
-        if self.waiters.has_senior(errand.ticket) {
+        if self.waiters.has_senior(errand) {
             if errand.is_late(now) {
                 return Step::Take(self.refuse_late(errand, now));
             }
@@ -107,7 +108,8 @@ impl<T> PoolState<T> {
             self.sweep(now, fx);
             match self.serve(errand, now, fx) {
                 Served::Gift(gift) => {
-                    self.mind_refill(now, fx);
+                    // The other lane may wait, and have to wait no longer for what this one has taken.
+                    self.settle(now, fx);
                     return Step::Take(gift);
                 }
                 Served::Late => return Step::Take(self.refuse_late(errand, now)),
@@ -129,8 +131,11 @@ impl<T> PoolState<T> {
             Choice::Lend(id, charge) => {
                 let host = self.hosts.get_mut(id);
                 match host.idle.pop_back() {
-                    Some(held) => {
-                        host.leased += 1;
+                    Some(mut held) => {
+                        held.record.lent = now;
+                        held.record.lane = errand.request.lane;
+                        host.begin_lease(errand.request.lane);
+                        self.note_turn(errand.request.lane, id);
                         Served::Gift(Gift::Connection(held, charge))
                     }
                     None => Served::Wait,
@@ -138,7 +143,7 @@ impl<T> PoolState<T> {
             }
             Choice::Open { host, evict, charge } => {
                 // The place goes over from the one to the other: it is at no time free.
-                let evicted = evict.and_then(|victim| self.hosts.get_mut(victim).idle.pop_front());
+                let evicted = evict.and_then(|victim| self.hosts.get_mut(victim).idle.pop_front()).map(Box::new);
                 if let Some(held) = &evicted {
                     if held.record.host != host {
                         self.hosts.get_mut(held.record.host).yielding += 1;
@@ -146,7 +151,9 @@ impl<T> PoolState<T> {
                     self.note_discard(&held.record, DiscardReason::Evicted, now, fx);
                 }
                 let deadline = self.hosts.share(errand, now);
-                Served::Gift(Gift::Permit(self.grant(host, deadline, charge, evicted)))
+                let lane = errand.request.lane;
+                self.note_turn(lane, host);
+                Served::Gift(Gift::Permit(self.grant(host, lane, deadline, charge, evicted)))
             }
             Choice::Wait => Served::Wait,
             Choice::Late => Served::Late,
@@ -154,26 +161,38 @@ impl<T> PoolState<T> {
         }
     }
 
+    /// Somebody of this lane has been served with something of this host. Bulk grows older by it if it waits, and the reserve
+    /// did not keep it from having the same.
+    #[inline]
+    fn note_turn(&mut self, lane: Lane, host: HostId) {
+        if lane == Lane::Bulk {
+            self.waiters.note_bulk_turn();
+        } else if self.waiters.has_bulk() && !self.hosts.is_reserved(host) {
+            self.waiters.note_overtaking();
+        }
+    }
+
     /// Takes a place of `host` for a connection to be opened.
     pub(super) fn grant(
         &mut self,
         host: HostId,
+        lane: Lane,
         deadline: Deadline,
         charge: Charge,
-        evicted: Option<Held<T>>,
+        evicted: Option<Box<Held<T>>>,
     ) -> Grant<T> {
         let id = self.next_id;
         self.next_id += 1;
         let record = self.hosts.get_mut(host);
-        record.connecting += 1;
+        record.begin_opening(lane);
         record.cooldown.begin(id);
-        Grant { host, id, generation: record.generation, deadline, charge, evicted }
+        Grant { host, id, generation: record.generation, lane, deadline, charge, evicted }
     }
 
-    /// Serves those who wait, oldest first, with whatever a change has made possible; tells those for whom it has made
+    /// Serves those who wait, lane by lane and oldest first, with whatever a change has made possible; tells those for whom it has made
     /// waiting pointless; sees to it that somebody watches the clock. To be called after every change.
     // Proof: each waiter that gets a gift leaves the queue here, under the lock; so it gets exactly one, and nobody who
-    // came later gets what it could have used.
+    // came later in the same lane gets what it could have used.
     #[inline]
     pub(super) fn settle(&mut self, now: Instant, fx: &mut Effects<T>) {
         if self.waiters.is_empty() {
@@ -188,45 +207,66 @@ impl<T> PoolState<T> {
         self.sweep(now, fx);
         // Somebody may need their places at once.
         fx.closings.append(&mut self.upkeep.retired);
-        let mut position = 0;
-        // Once one plain errand has to wait all of them have to; only how long is worth waiting may differ.
-        let mut plain_hope: Option<Hope> = None;
-        while let Some(waiter) = self.waiters.get(position) {
-            if let (Some(hope), true) = (plain_hope, waiter.errand.is_plain()) {
-                if hope == Hope::Live && self.waiters.are_plain() {
-                    break;
-                }
-                if hope.is_worth_waiting(&waiter.errand, self.hosts.fair_time) || waiter.errand.is_late(now) {
-                    position += 1;
-                    continue;
-                }
-            }
-            let errand = waiter.errand.clone();
-            match self.serve(&errand, now, fx) {
-                Served::Gift(gift) => {
-                    if let Some(waiter) = self.waiters.remove_at(position) {
-                        fx.gifts.push((waiter.slot, gift));
-                    }
-                }
-                // It will find out by itself, and leave.
-                Served::Late => position += 1,
-                Served::Wait => {
-                    if errand.is_plain() && plain_hope.is_none() {
-                        // A busy host is as good as a live connection: there is something to wait for.
-                        plain_hope = Some(match self.hosts.hope(&errand) {
-                            hope if hope.is_worth_waiting(&errand, self.hosts.fair_time) => hope,
-                            _ => Hope::Live,
-                        });
-                    }
-                    position += 1;
-                }
-            }
-        }
+        while !self.serve_in_order(self.waiters.order(), now, fx) {}
         self.appoint_timekeeper(now, fx);
         self.mind_refill(now, fx);
     }
 
-    /// Of those who wait, the first watches the clock. Who becomes the first, or would oversleep, is woken to find out.
+    /// Serves those who wait, those of the first lane first. False: they are to be looked at again, after the
+    /// last gift.
+    // Proof that the calls come to an end: each that returns false has taken somebody out of the queue.
+    fn serve_in_order(&mut self, order: [Lane; 2], now: Instant, fx: &mut Effects<T>) -> bool {
+        // Once one plain errand has to wait all of its lane have to; only how long is worth waiting may differ.
+        let mut plain_hopes: [Option<Hope>; 2] = [None; 2];
+        for lane in order {
+            let mut position = 0;
+            while let Some(waiter) = self.waiters.get(lane, position) {
+                if let (Some(hope), true) = (plain_hopes[lane as usize], waiter.errand.is_plain()) {
+                    if hope == Hope::Live && self.waiters.are_plain() {
+                        break;
+                    }
+                    if hope.is_worth_waiting(&waiter.errand, self.hosts.fair_time) || waiter.errand.is_late(now) {
+                        position += 1;
+                        continue;
+                    }
+                }
+                let errand = waiter.errand.clone();
+                match self.serve(&errand, now, fx) {
+                    Served::Gift(gift) => {
+                        if let Some(waiter) = self.waiters.remove_at(lane, position) {
+                            fx.gifts.push((waiter.slot, gift));
+                        }
+                        // Bulk that went first, and has its share of a host, waits for that host as for a busy one. What was
+                        // kept from it may now be somebody's, and the host of no use: then another one will do.
+                        let is_kept_from_bulk = order == [Lane::Bulk, Lane::Interactive] && lane == Lane::Interactive;
+                        if is_kept_from_bulk || self.waiters.order() != order {
+                            return false;
+                        }
+                    }
+                    // It will find out by itself, and leave.
+                    Served::Late => position += 1,
+                    Served::Wait => {
+                        if errand.is_plain() && plain_hopes[lane as usize].is_none() {
+                            // A busy host is as good as a live connection: there is something to wait for.
+                            let hope = match self.hosts.hope(&errand) {
+                                hope if hope.is_worth_waiting(&errand, self.hosts.fair_time) => hope,
+                                _ => Hope::Live,
+                            };
+                            plain_hopes[lane as usize] = Some(hope);
+                            // There is nothing that bulk may have and interactive may not.
+                            if lane == Lane::Interactive {
+                                plain_hopes[Lane::Bulk as usize].get_or_insert(hope);
+                            }
+                        }
+                        position += 1;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Of those who wait, the first to have come watches the clock. Who becomes the first, or would oversleep, is woken to find out.
     // Proof: after every change either nothing will happen by the passing of time alone, or the head of the queue has
     // been told of a time no later than the next such event.
     fn appoint_timekeeper(&mut self, now: Instant, fx: &mut Effects<T>) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
+use crate::lane::Lane;
 use crate::pool::changes::Failure;
 use crate::pool::connector::Close;
 use crate::pool::effects::Effects;
@@ -145,8 +146,8 @@ impl<T> PoolState<T> {
         }
         let dues = [
             (!self.upkeep.retired.is_empty()).then_some(now),
-            self.hosts.expiry(&self.limits),
-            self.hosts.idle().filter_map(|held| self.probe_due(&held.record)).min(),
+            self.hosts.expiry(&self.limits, now),
+            self.hosts.idle().filter_map(|held| self.probe_due(&held.record, now)).min(),
             self.refill_due(now),
             self.fail_back_due(now),
         ];
@@ -182,21 +183,30 @@ impl<T> PoolState<T> {
     }
 
     #[inline]
-    pub(super) fn probe_due(&self, record: &Record) -> Option<Instant> {
-        record.silent_from().checked_add(self.limits.keepalive_interval?)
+    pub(super) fn probe_due(&self, record: &Record, now: Instant) -> Option<Instant> {
+        record.silent_from().checked_add(self.probe_interval(record.host, now)?)
+    }
+
+    /// How long a connection to this host is silent before it is probed: not so long that the server would have ended it.
+    #[inline]
+    fn probe_interval(&self, host: HostId, now: Instant) -> Option<Duration> {
+        let silence = self.hosts.get(host).silence_limit.get(now);
+        self.limits.keepalive_interval.map(|interval| silence.map_or(interval, |silence| interval.min(silence)))
     }
 
     /// Takes those out that have been silent for too long; whatever has been asked often enough is retired instead.
     fn take_silent(&mut self, now: Instant, fx: &mut Effects<T>) -> Vec<Held<T>> {
         let mut probes = Vec::new();
-        let Some(interval) = self.limits.keepalive_interval else { return probes };
         for id in self.hosts.ids() {
+            let Some(interval) = self.probe_interval(id, now) else { break };
             let is_due = |held: &Held<T>| held.record.silent_from().checked_add(interval).is_some_and(|at| at <= now);
-            for held in self.hosts.get_mut(id).take_idle(is_due) {
+            for mut held in self.hosts.get_mut(id).take_idle(is_due) {
                 if held.record.probes >= MAX_PROBES {
                     self.close_later(held, DiscardReason::IdleTimeout, Close::Polite, now, fx);
                 } else {
-                    self.hosts.get_mut(id).leased += 1;
+                    held.record.lent = now;
+                    held.record.lane = Lane::Interactive;
+                    self.hosts.get_mut(id).begin_lease(Lane::Interactive);
                     probes.push(held);
                 }
             }
@@ -206,7 +216,8 @@ impl<T> PoolState<T> {
 
     /// A connection has answered a probe. It is as idle as before, and no longer silent.
     pub(super) fn proved_alive(&mut self, mut held: Held<T>, now: Instant, fx: &mut Effects<T>) {
-        self.hosts.get_mut(held.record.host).leased -= 1;
+        self.hosts.get_mut(held.record.host).end_lease(held.record.lane);
+        self.hosts.get_mut(held.record.host).silence_limit.survived(&held.record);
         held.record.probed = Some(now);
         held.record.probes += 1;
         self.put_away(held, now, fx);
@@ -243,7 +254,7 @@ impl<T> PoolState<T> {
     // Proof: the place is taken here, under the lock, and counted as any caller's; the cooldown sees it as any caller's.
     pub(super) fn refill(&mut self, now: Instant) -> Option<Grant<T>> {
         let host = self.next_refill(now).filter(|&due| due <= now).and_then(|_| self.hosts.reserve_host(now))?;
-        Some(self.grant(host, Deadline::at(now, REFILL_BOUND), Charge::default(), None))
+        Some(self.grant(host, Lane::Interactive, Deadline::at(now, REFILL_BOUND), Charge::default(), None))
     }
 
     /// A connection in reserve could not be opened. False: the next one would fare no better now.

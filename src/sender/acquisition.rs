@@ -6,6 +6,7 @@ use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
 use crate::error::{Classification, FailureKind, SendError};
+use crate::lane::Lane;
 use crate::options::SendOptions;
 use crate::pool::{AcquireError, HostSet, Lease, Renewal, Request};
 use crate::report::{Judged, Limit, send_error};
@@ -23,6 +24,8 @@ pub(super) struct Acquisition<'a> {
     pub(super) started: Instant,
     /// The caller's own deadline.
     pub(super) caller: Option<Deadline>,
+    /// Whom it goes before, and whom it lets go first.
+    pub(super) lane: Lane,
     /// What the caller may end the call with.
     pub(super) cancel: Option<&'a CancelToken>,
     /// Whether the end of a host's pause is waited for.
@@ -58,7 +61,7 @@ impl<'a> Acquisition<'a> {
     /// For a call that begins now, with these options.
     pub(super) fn new(inner: &'a Inner, options: &'a SendOptions) -> Self {
         let (caller, cancel) = (options.deadline.map(Deadline::on), options.cancel.as_ref());
-        Self { inner, started: clock::now(), caller, cancel, waits_out_cooldowns: true }
+        Self { inner, started: clock::now(), caller, lane: options.lane, cancel, waits_out_cooldowns: true }
     }
 
     /// Gets a connection, waiting for it or opening it.
@@ -121,8 +124,9 @@ impl<'a> Acquisition<'a> {
     }
 
     fn request(&self, deadline: Deadline, avoid: &HostSet, fresh: bool, only: Option<HostId>) -> Request {
-        let (cancel, waits_out_cooldowns) = (self.cancel.cloned(), self.waits_out_cooldowns);
-        Request { deadline, avoid: avoid.clone(), fresh, only, waits_out_cooldowns, cancel }
+        let Self { lane, waits_out_cooldowns, .. } = *self;
+        let (avoid, cancel) = (avoid.clone(), self.cancel.cloned());
+        Request { deadline, avoid, fresh, only, lane, waits_out_cooldowns, cancel }
     }
 
     fn acquire_by(&self, now: Instant) -> Deadline {

@@ -44,6 +44,7 @@ impl SmtpSenderBuilder {
 
     setters! {
         max_size: usize,
+        interactive_reserve: f64,
         min_idle: usize,
         refill_delay: Duration,
         acquire_timeout: Duration,
@@ -51,6 +52,7 @@ impl SmtpSenderBuilder {
         auth_timeout: Duration,
         send_timeout: Duration,
         final_reply_timeout: Duration,
+        learn_limits: bool,
         keepalive_command: KeepaliveCommand,
         reconnect_cooldown: Duration,
         max_reconnect_cooldown: Duration,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
 use crate::error::SendError;
+use crate::lane::Lane;
 use crate::pool::{HostSet, Lease as PoolLease};
 use crate::stats::PoolStatus;
 use crate::trace::Recorder;
@@ -107,7 +108,8 @@ fn acquire(
     fresh: bool,
     only: Option<HostId>,
 ) -> Result<PoolLease<SmtpConnector>, SendError> {
-    let acquisition = Acquisition { inner, started: now, caller: None, cancel: None, waits_out_cooldowns: true };
+    let (caller, lane, cancel) = (None, Lane::Interactive, None);
+    let acquisition = Acquisition { inner, started: now, caller, lane, cancel, waits_out_cooldowns: true };
     let mut trace = Recorder::new(now);
     let leased = acquisition.lease(now, &HostSet::default(), fresh, only, &mut trace);
     leased.map_err(|failed| end(trace, inner, failed.error))

@@ -27,7 +27,7 @@ use lettre::address::Envelope;
 use crate::endpoint::HostId;
 use crate::error::SendError;
 use crate::options::{OptionsError, PoolOptions, SendOptions, validate};
-use crate::pool::{HostPlan, Limits, Pool};
+use crate::pool::{HostPlan, Learning, Limits, Pool};
 use crate::report::Receipt;
 use crate::stats::PoolStatus;
 
@@ -169,9 +169,14 @@ impl fmt::Debug for SmtpSender {
 /// How much earlier than `max_lifetime` a connection may be retired, so that those opened together do not end together.
 const LIFETIME_JITTER: f64 = 0.1;
 
+/// Servers' policies change, by the hour at the soonest; what still holds is learned again at the price of a refusal or two that no
+/// caller sees. The shortest idle limits in use are Amazon SES's and an overloaded Postfix's, 10 s.
+const LEARNING: Learning = Learning { lasts: Duration::from_secs(60 * 60), shortest_silence: Duration::from_secs(5) };
+
 fn limits_of(options: &PoolOptions, fair_time: Duration) -> Limits {
     Limits {
         max_size: options.max_size,
+        interactive_reserve: options.interactive_reserve,
         min_idle: options.min_idle,
         refill_delay: options.refill_delay,
         keepalive_interval: options.keepalive_interval,
@@ -180,6 +185,7 @@ fn limits_of(options: &PoolOptions, fair_time: Duration) -> Limits {
         lifetime_jitter: LIFETIME_JITTER,
         fair_time,
         max_messages: options.max_messages_per_connection,
+        learning: options.learn_limits.then_some(LEARNING),
         reconnect_cooldown: options.reconnect_cooldown,
         max_reconnect_cooldown: options.max_reconnect_cooldown,
         exponential: options.backoff == crate::options::Backoff::Exponential,

@@ -14,8 +14,9 @@ use crate::Plan;
 use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
+use crate::lane::Lane;
 use crate::paired::{Contestant, Spread, as_f64, compete, processor_time};
-use crate::pool::{Close, Connector, Fate, HostPlan, HostSet, Lease, Limits, OpenError, Pool, Request};
+use crate::pool::{Close, Connector, Fate, HostPlan, HostSet, Learning, Lease, Limits, OpenError, Pool, Request};
 use crate::postfix::free_port;
 use crate::report::{Bound, Report, Row};
 use crate::sink::Sink;
@@ -23,7 +24,7 @@ use crate::sink::Sink;
 const MINUTE: Duration = Duration::from_secs(60);
 const PLACES: u32 = 8;
 
-struct Bare;
+pub struct Bare;
 
 impl Connector for Bare {
     type Connection = u64;
@@ -73,11 +74,12 @@ impl r2d2::ManageConnection for Bare {
     }
 }
 
-fn our_pool() -> Pool<Bare> {
+pub fn our_pool() -> Pool<Bare> {
     let plan = HostPlan { endpoint: Endpoint::new("bare", 25), priority: 0, weight: 1, max_connections: None };
     // The defaults of `PoolOptions`.
     let limits = Limits {
         max_size: PLACES as usize,
+        interactive_reserve: 0.25,
         min_idle: 0,
         refill_delay: Duration::ZERO,
         keepalive_interval: Some(MINUTE),
@@ -86,6 +88,7 @@ fn our_pool() -> Pool<Bare> {
         lifetime_jitter: 0.1,
         max_messages: None,
         fair_time: Duration::from_secs(1),
+        learning: Some(Learning { lasts: 60 * MINUTE, shortest_silence: Duration::from_secs(5) }),
         reconnect_cooldown: MINUTE / 2,
         max_reconnect_cooldown: 5 * MINUTE,
         exponential: true,
@@ -103,8 +106,15 @@ fn their_pool() -> r2d2::Pool<Bare> {
 fn acquire(pool: &Pool<Bare>) -> Lease<Bare> {
     let now = clock::now();
     let deadline = Deadline::at(now, MINUTE);
-    let request =
-        Request { deadline, avoid: HostSet::new(), fresh: false, only: None, waits_out_cooldowns: true, cancel: None };
+    let request = Request {
+        lane: Lane::Interactive,
+        waits_out_cooldowns: true,
+        deadline,
+        avoid: HostSet::new(),
+        fresh: false,
+        only: None,
+        cancel: None,
+    };
     pool.acquire_at(now, request, &mut ()).unwrap_or_else(|error| panic!("{error:?}"))
 }
 
@@ -224,7 +234,7 @@ impl Crowd {
 }
 
 #[expect(clippy::disallowed_methods, reason = "holding a place for a time is what this is about")]
-fn pause(time: Duration) {
+pub fn pause(time: Duration) {
     if !time.is_zero() {
         thread::sleep(time);
     }

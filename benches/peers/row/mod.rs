@@ -2,6 +2,7 @@
 
 mod counted;
 pub mod fleet;
+mod lanes;
 mod lease;
 mod link;
 mod memory;
@@ -22,12 +23,13 @@ pub struct Measurement {
     pub measure: fn(&Plan, &mut Report),
 }
 
-pub const ALL: [Measurement; 12] = [
+pub const ALL: [Measurement; 13] = [
     Measurement { name: "throughput", measure: throughput::plain },
     Measurement { name: "tls", measure: throughput::tls },
     Measurement { name: "link", measure: link::measure },
     Measurement { name: "lease", measure: lease::uncontended },
     Measurement { name: "crowd", measure: lease::contended },
+    Measurement { name: "lanes", measure: lanes::measure },
     Measurement { name: "counted", measure: counted::measure },
     Measurement { name: "stuffing", measure: stuffing::measure },
     Measurement { name: "memory", measure: memory::measure },

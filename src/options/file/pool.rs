@@ -32,6 +32,7 @@ macro_rules! settings {
 
 settings! {
     max_size,
+    interactive_reserve,
     min_idle,
     refill_delay,
     acquire_timeout,
@@ -42,6 +43,7 @@ settings! {
     idle_timeout,
     max_lifetime,
     max_messages_per_connection,
+    learn_limits,
     keepalive_interval,
     keepalive_command,
     reconnect_cooldown,

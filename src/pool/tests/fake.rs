@@ -10,7 +10,7 @@ use crate::blame::Blame;
 use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
-use crate::pool::{AcquireError, Close, Connector, HostPlan, Lease, Limits, OpenError, Pool, Request};
+use crate::pool::{AcquireError, Close, Connector, HostPlan, Learning, Lease, Limits, OpenError, Pool, Request};
 use crate::sync::Mutex;
 
 /// Longer than any test needs, short enough to end a hung one.
@@ -232,9 +232,10 @@ pub(super) fn plan(priority: u32, weight: u32) -> HostPlan {
     HostPlan { endpoint: Endpoint::new("mail.example", 25), priority, weight, max_connections: None }
 }
 
-pub(super) fn limits(max_size: usize) -> Limits {
+pub(in crate::pool) fn limits(max_size: usize) -> Limits {
     Limits {
         max_size,
+        interactive_reserve: 0.25,
         min_idle: 0,
         refill_delay: Duration::ZERO,
         keepalive_interval: None,
@@ -243,6 +244,7 @@ pub(super) fn limits(max_size: usize) -> Limits {
         lifetime_jitter: 0.1,
         max_messages: None,
         fair_time: Duration::ZERO,
+        learning: Some(Learning { lasts: Duration::from_secs(3600), shortest_silence: Duration::from_secs(5) }),
         reconnect_cooldown: Duration::from_secs(30),
         max_reconnect_cooldown: Duration::from_secs(300),
         exponential: true,

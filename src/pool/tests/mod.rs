@@ -4,12 +4,14 @@ mod cancelling;
 mod closing;
 mod desk;
 mod failures;
-mod fake;
+pub(super) mod fake;
 mod handoff;
 mod hosts;
 mod identity;
 #[cfg(simulation)]
 mod interleaving;
+mod lanes;
+mod learning;
 mod maintenance;
 mod model;
 mod other_pools;

@@ -88,7 +88,10 @@ fn no_history_breaks_an_invariant() {
     for count in [seen.leases, seen.gifts, seen.refusals, seen.probes_of_hosts] {
         assert!(count >= cases as usize / 2, "{seen:?}");
     }
-    for count in [seen.asked, seen.reserve, seen.dead, seen.outdated] {
+    for count in [seen.asked, seen.reserve, seen.dead, seen.outdated, seen.passed_over] {
         assert!(count >= cases as usize / 50, "{seen:?}");
+    }
+    for count in [seen.grown_old, seen.silences] {
+        assert!(count >= cases as usize / 1000, "{seen:?}");
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! TLS, AUTH and DNS are left outside, as are weights and the order of waiters, which `pool/tests/` holds the pool to.
 
+mod idle;
 mod oracle;
 mod server;
 mod story;

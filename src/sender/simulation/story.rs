@@ -9,6 +9,7 @@ use lettre::address::Envelope;
 
 use crate::cancel::CancelToken;
 use crate::clock;
+use crate::lane::Lane;
 use crate::options::{Host, PoolOptions, RecipientPolicy, SendOptions};
 use crate::sender::SmtpSender;
 use crate::simulation::{Order, Plan, explore, net, run, sleep};
@@ -99,6 +100,8 @@ fn options(hosts: u8) -> PoolOptions {
         jitter: JITTER,
         max_retries: fastrand::u32(..=2),
         retry_base_delay: SECOND,
+        interactive_reserve: one_of(&[0.0, 0.5]),
+        learn_limits: fastrand::bool(),
         ..PoolOptions::default()
     }
 }
@@ -140,6 +143,9 @@ fn send(sender: &SmtpSender, town: &Town, token: u64, patience: Option<Duration>
             at
         })
     });
+    if fastrand::bool() {
+        options = options.lane(Lane::Bulk);
+    }
     if cancel.is_some() {
         options = options.cancel(&token_of);
     }

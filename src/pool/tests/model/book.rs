@@ -36,6 +36,10 @@ pub(super) struct Connection {
     pub(super) probes: u32,
     /// How often its host's credentials had been replaced when it was begun to be opened.
     pub(super) generation: u64,
+    /// When it was last lent, or asked.
+    pub(super) lent: Instant,
+    /// Whether it is lent to bulk.
+    pub(super) is_bulk: bool,
 }
 
 #[derive(Debug)]
@@ -44,11 +48,13 @@ pub(super) struct Opening {
     pub(super) generation: u64,
     /// The connection that is to be closed before.
     pub(super) replaces: Option<u64>,
+    pub(super) is_bulk: bool,
 }
 
 /// What a caller wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wish {
+    pub(super) is_bulk: bool,
     pub(super) fresh: bool,
     pub(super) only: Option<usize>,
     /// Hosts to be used only if there is no other.
@@ -87,6 +93,8 @@ pub(super) struct Book {
     pub(super) connections: BTreeMap<u64, Connection>,
     pub(super) openings: BTreeMap<u64, Opening>,
     pub(super) queue: Vec<Caller>,
+    /// Turns in a row that bulk was passed over for, though it waited and could have had what was given.
+    pub(super) passed_over: u32,
     pub(super) is_shut_down: bool,
     pub(super) created: u64,
     pub(super) failed: u64,
@@ -112,6 +120,7 @@ impl Book {
             connections: BTreeMap::new(),
             openings: BTreeMap::new(),
             queue: Vec::new(),
+            passed_over: 0,
             is_shut_down: false,
             created: 0,
             failed: 0,
@@ -170,6 +179,7 @@ impl Book {
         let is_late = deadline <= self.now;
         let admitted = || (0..self.hosts.len()).filter(|&host| wish.only.is_none_or(|only| only == host));
         let is_full = self.standing_in_all() >= self.setup.max_size;
+        let has_its_share = |host: usize| wish.is_bulk && !self.bulk_may_have_one_more(host);
         let idle = |host: usize| self.count(host, &[Place::Idle]) > 0;
         let mut ranks: Vec<_> = admitted().map(|host| self.rank(wish, host)).collect();
         ranks.sort_unstable();
@@ -178,7 +188,10 @@ impl Book {
             let (mut lend, mut open, mut is_busy) = (Vec::new(), Vec::new(), false);
             for host in admitted().filter(|&host| self.rank(wish, host) == rank) {
                 let may_open = !is_late && !wish.tried.contains(&host) && self.hosts[host].may_be_tried(self.now);
-                if !wish.fresh && idle(host) {
+                let is_of_use = may_open || !wish.fresh && idle(host);
+                if is_of_use && has_its_share(host) {
+                    is_busy |= !is_late;
+                } else if !wish.fresh && idle(host) {
                     lend.push(host);
                 } else if may_open && self.taken(host) >= self.hosts[host].limit() {
                     if idle(host) { open.push(host) } else { is_busy = true }
@@ -197,6 +210,7 @@ impl Book {
                     !is_late
                         && !wish.tried.contains(host)
                         && self.hosts[*host].may_be_tried(self.now)
+                        && !has_its_share(*host)
                         && self.taken(*host) < self.hosts[*host].limit()
                 };
                 return Verdict::Served(lend.clone(), equals.filter(may_open).collect());
@@ -220,9 +234,46 @@ impl Book {
         if !is_late && admitted().any(hope) { Verdict::Waits } else { Verdict::Hopeless }
     }
 
+    /// The manual of `interactive_reserve`: bulk may have all of a host's connections, and of the pool's, but the reserve, which
+    /// is rounded down; and always one.
+    fn bulk_may_have_one_more(&self, host: usize) -> bool {
+        let all_but_reserve = |all: usize| (all - all * self.setup.interactive_reserve / 100).max(1);
+        let has = |host: usize| {
+            let lent = |it: &&Connection| it.host == host && it.is_bulk && matches!(it.place, Place::Leased);
+            let lent = self.connections.values().filter(lent).count();
+            lent + self.openings.values().filter(|it| it.host == host && it.is_bulk).count()
+        };
+        let of_host = self.hosts[host].limit().min(self.setup.max_size);
+        let of_all: usize = (0..self.hosts.len()).map(has).sum();
+        has(host) < all_but_reserve(of_host) && of_all < all_but_reserve(self.setup.max_size)
+    }
+
+    /// The manual of `Lane`: interactive goes first, but after eight turns in a row that bulk was passed over for it is bulk's. A
+    /// caller is served with something of `host`; so many bulk callers wait who are to be served by the same decision.
+    pub(super) fn take_turn(&mut self, wish: &Wish, host: usize, later: usize) {
+        let rival = Wish { is_bulk: !wish.is_bulk, ..wish.clone() };
+        let rival = self.queue.iter().find(|it| it.wish == rival && self.is_to_be_served(it)).map(|it| it.ticket);
+        if wish.is_bulk {
+            let is_due = self.passed_over >= 8;
+            assert!(is_due || rival.is_none(), "I6: bulk before caller {rival:?}, after {} turns", self.passed_over);
+            self.passed_over = 0;
+        } else if later == 0 && !self.queue.iter().any(|it| it.wish.is_bulk) {
+            self.passed_over = 0;
+        } else if self.bulk_may_have_one_more(host) {
+            assert!(self.passed_over < 8 || rival.is_none(), "I6: bulk caller {rival:?} is passed over once more");
+            self.passed_over += 1;
+        }
+    }
+
+    /// Whether it waits, and need not. Who has time left may wait for a better host where who is late takes what there is.
+    fn is_to_be_served(&self, it: &Caller) -> bool {
+        let is_there = it.deadline > self.now && !it.is_deaf;
+        is_there && matches!(self.verdict(&it.wish, it.deadline), Verdict::Served(..))
+    }
+
     /// I6: nobody who came earlier, and could use it just as well, is still waiting.
     pub(super) fn assert_nobody_is_overtaken(&self, ticket: u64, wish: &Wish) {
-        let earlier = |it: &&Caller| it.ticket < ticket && it.wish == *wish && it.deadline > self.now && !it.is_deaf;
+        let earlier = |it: &&Caller| it.ticket < ticket && it.wish == *wish && self.is_to_be_served(it);
         if let Some(overtaken) = self.queue.iter().find(earlier) {
             panic!("I6: caller {ticket} is served before caller {}", overtaken.ticket);
         }
@@ -243,11 +294,50 @@ impl Book {
             let is_kept = self.connections.values().filter(newer).count() < self.setup.min_idle;
             assert!(is_kept || it.used + ms(timeout) > self.now, "connection {id} was idle for too long");
         }
+        if let Some(silence) = self.hosts[it.host].silence_limit(self.now) {
+            let is_kept = self.connections.values().filter(newer).count() < self.setup.min_idle;
+            assert!(is_kept || it.heard + silence > self.now, "connection {id} was silent for too long");
+        }
         let lifetime = self.setup.max_lifetime.map(ms);
         assert!(lifetime.is_none_or(|lifetime| it.opened + lifetime > self.now), "connection {id} is too old");
         assert!(it.messages < self.message_limit(it.host), "connection {id} has carried enough");
         assert!(!self.is_outdated(it), "connection {id} has credentials that were replaced");
         self.set(id, Place::Leased);
+        self.take(id, caller.wish.is_bulk);
+    }
+
+    /// Servers with little patience end idle sessions, which nobody has found out.
+    pub(super) fn hang_up_on_the_silent(&mut self) {
+        for it in self.connections.values_mut().filter(|it| it.place == Place::Idle) {
+            let patience = self.setup.hosts[it.host].hangs_up_after;
+            it.is_dead |= patience.is_some_and(|patience| it.heard + ms(patience) <= self.now);
+        }
+    }
+
+    /// It goes into somebody's hands.
+    pub(super) fn take(&mut self, id: u64, is_bulk: bool) {
+        let it = self.connections.get_mut(&id).expect("it is there");
+        (it.lent, it.is_bulk) = (self.now, is_bulk);
+    }
+
+    /// It was found dead.
+    pub(super) fn died(&mut self, id: u64) {
+        let it = &self.connections[&id];
+        if it.probes == 0 {
+            self.hosts[it.host].died(it.heard, it.lent.saturating_duration_since(it.heard), self.now);
+        }
+    }
+
+    /// It was of use.
+    pub(super) fn survived(&mut self, id: u64) {
+        let it = &self.connections[&id];
+        self.hosts[it.host].survived(it.lent.saturating_duration_since(it.heard));
+    }
+
+    /// How long a connection to this host is silent before it is asked.
+    pub(super) fn probe_interval(&self, host: usize) -> Option<Duration> {
+        let interval = self.setup.keepalive_interval.map(ms)?;
+        Some(self.hosts[host].silence_limit(self.now).map_or(interval, |silence| silence.min(interval)))
     }
 
     /// Whether it was opened, or may have been, with credentials that the host does not have any more.
@@ -261,15 +351,28 @@ impl Book {
     }
 
     pub(super) fn message_limit(&self, host: usize) -> u32 {
-        let bounds = [self.setup.max_messages, self.hosts[host].message_limit];
+        let bounds = [self.setup.max_messages, self.hosts[host].message_limit(self.now)];
         bounds.into_iter().flatten().min().unwrap_or(u32::MAX)
     }
 
     /// A caller may open a connection. True if that is the probe of a host that paused.
     pub(super) fn permitted(&mut self, caller: &Caller, id: u64, host: usize, replaces: Option<u64>) -> bool {
         let verdict = self.verdict(&caller.wish, caller.deadline);
-        let Verdict::Served(lend, open) = &verdict else { panic!("host {host} is to be opened: {verdict:?}") };
-        assert!(open.contains(&host), "host {host} is to be opened: {verdict:?}");
+        // What is idle, and kept from bulk, may give way to the weights as if it were not.
+        let may_exchange = |victim: &u64| {
+            let other = self.connections[victim].host;
+            let is_kept_from_it = caller.wish.is_bulk && !self.bulk_may_have_one_more(other);
+            is_kept_from_it && self.rank(&caller.wish, other) == self.rank(&caller.wish, host)
+        };
+        let (lend, open) = match verdict {
+            Verdict::Served(lend, open) => (lend, open),
+            Verdict::Waits if replaces.as_ref().is_some_and(may_exchange) && self.may_reopen(caller, host) => {
+                assert!(self.bulk_may_have_one_more(host), "host {host} is to be opened, by more of bulk");
+                (vec![], vec![host])
+            }
+            other => panic!("host {host} is to be opened: {other:?}"),
+        };
+        assert!(open.contains(&host), "host {host} is to be opened, not {open:?}");
         if let Some(victim) = replaces {
             let is_full = self.standing_in_all() >= self.setup.max_size || self.taken(host) >= self.hosts[host].limit();
             assert!(is_full, "connection {victim} is evicted, and there is room");
@@ -278,12 +381,12 @@ impl Book {
             assert!(lend.is_empty() || !is_preferred, "connection {victim} is evicted, and would have done");
             self.discarded(victim, DiscardReason::Evicted);
         }
-        self.begin(id, host, replaces)
+        self.begin(id, host, replaces, caller.wish.is_bulk)
     }
 
-    pub(super) fn begin(&mut self, id: u64, host: usize, replaces: Option<u64>) -> bool {
+    pub(super) fn begin(&mut self, id: u64, host: usize, replaces: Option<u64>, is_bulk: bool) -> bool {
         let generation = self.hosts[host].generation;
-        let begun = self.openings.insert(id, Opening { host, generation, replaces });
+        let begun = self.openings.insert(id, Opening { host, generation, replaces, is_bulk });
         assert!(begun.is_none(), "number {id} is used twice");
         assert!(!self.connections.contains_key(&id), "number {id} is used twice");
         self.hosts[host].begun(id, self.now)
@@ -297,7 +400,7 @@ impl Book {
 
     /// The connection is there. True if that ends a pause.
     pub(super) fn opened(&mut self, id: u64) -> bool {
-        let Opening { host, generation, .. } = self.openings.remove(&id).expect("it was being opened");
+        let Opening { host, generation, is_bulk, .. } = self.openings.remove(&id).expect("it was being opened");
         self.created += 1;
         let now = self.now;
         let it = Connection {
@@ -313,6 +416,8 @@ impl Book {
             messages: 0,
             probes: 0,
             generation,
+            lent: now,
+            is_bulk,
         };
         self.connections.insert(id, it);
         let live = self.live(host);
@@ -338,8 +443,10 @@ impl Book {
         let silent = self.now.saturating_duration_since(it.heard);
         match reason {
             DiscardReason::IdleTimeout => {
-                let is_worn = it.probes >= 8 && self.setup.keepalive_interval.is_some_and(|at| silent >= ms(at));
-                let is_over = is_worn || self.setup.idle_timeout.is_some_and(|timeout| idle >= ms(timeout));
+                let is_worn = it.probes >= 8 && self.probe_interval(it.host).is_some_and(|at| silent >= at);
+                let is_silent = self.hosts[it.host].silence_limit(self.now).is_some_and(|limit| silent >= limit);
+                let is_over =
+                    is_worn || is_silent || self.setup.idle_timeout.is_some_and(|timeout| idle >= ms(timeout));
                 assert!(it.place == Place::Idle && is_over, "connection {id}, idle for {idle:?}");
             }
             DiscardReason::MaxLifetime => {
@@ -416,15 +523,17 @@ impl Book {
 
     /// When the next idle connection is to be asked, or to end, at the latest.
     pub(super) fn care_due(&self) -> Option<Instant> {
-        let Setup { keepalive_interval, max_lifetime, idle_timeout, min_idle, .. } = self.setup;
+        let Setup { max_lifetime, idle_timeout, min_idle, .. } = self.setup;
         let mut idle: Vec<_> = self.all_idle().map(|id| (self.connections[&id].used, id)).collect();
         idle.sort_unstable();
         let not_kept = idle.len().saturating_sub(min_idle);
         let dues = idle.into_iter().enumerate().flat_map(|(at, (used, id))| {
             let it = &self.connections[&id];
             let idle_timeout = idle_timeout.filter(|_| at < not_kept);
+            let silence = self.hosts[it.host].silence_limit(self.now).filter(|_| at < not_kept);
             [
-                keepalive_interval.map(|interval| it.heard + ms(interval)),
+                self.probe_interval(it.host).map(|interval| it.heard + interval),
+                silence.map(|silence| it.heard + silence),
                 max_lifetime.map(|lifetime| it.opened + ms(lifetime)),
                 idle_timeout.map(|timeout| used + ms(timeout)),
             ]

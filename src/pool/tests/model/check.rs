@@ -20,6 +20,10 @@ impl Play {
             let (standing, limit) = (book.standing(host), book.hosts[host].hard_limit());
             assert!(standing <= limit, "I1: {standing} connections to host {host}, which is to have {limit}");
             assert!(self.health_is(host, told.state), "I10: {told:?}, not {:?}", book.hosts[host].health);
+            let learned = (told.learned_connection_limit, told.learned_message_limit, told.learned_idle_limit);
+            let it = &book.hosts[host];
+            let expected = (it.learned(), it.message_limit(book.now), it.silence_limit(book.now));
+            assert_eq!(learned, expected, "what was learned of host {host}");
             assert_eq!(told.consecutive_failures, book.hosts[host].failures, "failures of host {host}");
         }
         // I2: whatever is in somebody's hands is there for the book, once and in no other place.

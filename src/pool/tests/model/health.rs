@@ -1,4 +1,5 @@
-//! What the book knows of one host: its pauses (SPEC §7) and how many connections it takes.
+//! What the book knows of one host: its pauses (SPEC §7), and what it was seen to put up with
+//! (the manual of `PoolOptions::learn_limits`).
 
 use std::time::{Duration, Instant};
 
@@ -22,10 +23,21 @@ pub(super) enum Health {
 pub(super) struct HostBook {
     pub(super) priority: u32,
     configured: Option<usize>,
+    /// A bound that is learned, or for a pause.
     learned: Option<usize>,
-    /// Messages delivered since `learned` was.
+    /// Messages delivered since `learned` was, and after how many of them, and when, one more is asked for.
     deliveries: u32,
-    pub(super) message_limit: Option<u32>,
+    patience: u32,
+    ask_at: Option<Instant>,
+    /// What was refused before.
+    refused: Option<usize>,
+    message_limit: Option<(u32, Instant)>,
+    /// Of sessions that the server ended: when they were found, and after how long a silence.
+    deaths: Vec<(Instant, Duration)>,
+    /// When the last one was found that counted, whether it still does or not.
+    found: Option<Instant>,
+    silence_limit: Option<(Duration, Instant)>,
+    learns: bool,
     pub(super) health: Health,
     pub(super) failures: u32,
     rounds: i32,
@@ -46,7 +58,14 @@ impl HostBook {
             configured: host.max_connections,
             learned: None,
             deliveries: 0,
+            patience: 100,
+            ask_at: None,
+            refused: None,
             message_limit: None,
+            deaths: Vec::new(),
+            found: None,
+            silence_limit: None,
+            learns: setup.learns,
             health: Health::Up,
             failures: 0,
             rounds: 0,
@@ -89,6 +108,7 @@ impl HostBook {
         if self.learned.is_some_and(|learned| learned < live) {
             self.learned = Some(live);
             self.deliveries = 0;
+            self.patience = 100;
         }
         let was_up = self.health == Health::Up;
         self.health = Health::Up;
@@ -148,20 +168,75 @@ impl HostBook {
         }
     }
 
-    pub(super) fn takes_no_more_than(&mut self, others: usize) {
-        self.learned = Some(others);
-        self.deliveries = 0;
+    /// It takes so many and no more; told the same again, one waits twice as long.
+    pub(super) fn takes_no_more_than(&mut self, others: usize, now: Instant) {
+        self.patience = if self.refused == Some(others) { (self.patience * 2).min(102_400) } else { 100 };
+        self.refused = Some(others);
+        self.believe(Some(others), now);
     }
 
-    /// A message went well; after a hundred it is worth asking for one connection more.
-    pub(super) fn delivered(&mut self, max_size: usize) {
+    fn believe(&mut self, learned: Option<usize>, now: Instant) {
+        self.learned = learned;
+        self.deliveries = 0;
+        self.ask_at = Some(now + if self.learns { Setup::LESSON } else { Setup::FIRST_PAUSE });
+    }
+
+    /// A message went well; after a hundred it is worth asking for one connection more, and after a while in any case.
+    pub(super) fn delivered(&mut self, max_size: usize, now: Instant) {
         let Some(learned) = self.learned else { return };
-        self.deliveries += 1;
-        if self.deliveries == 100 {
-            self.deliveries = 0;
-            let ceiling = self.configured.unwrap_or(max_size).min(max_size);
-            self.learned = (learned + 1 < ceiling).then_some(learned + 1);
+        if !self.learns {
+            // The bound of a pause.
+            self.learned = self.learned.filter(|_| self.ask_at.is_some_and(|at| now < at));
+            return;
         }
+        self.deliveries += 1;
+        if self.deliveries == self.patience || self.ask_at.is_some_and(|at| now >= at) {
+            let ceiling = self.configured.unwrap_or(max_size).min(max_size);
+            self.believe((learned + 1 < ceiling).then_some(learned + 1), now);
+        }
+    }
+
+    pub(super) fn learned(&self) -> Option<usize> {
+        self.learned.filter(|_| self.learns)
+    }
+
+    pub(super) fn message_limit(&self, now: Instant) -> Option<u32> {
+        self.message_limit.filter(|&(_, until)| now < until).map(|(limit, _)| limit)
+    }
+
+    pub(super) fn learn_message_limit(&mut self, messages: u32, now: Instant) {
+        if self.learns {
+            let limit = self.message_limit(now).map_or(messages, |known| known.min(messages));
+            self.message_limit = Some((limit, now + Setup::LESSON));
+        }
+    }
+
+    /// How long a connection to it may be silent.
+    pub(super) fn silence_limit(&self, now: Instant) -> Option<Duration> {
+        self.silence_limit.filter(|&(_, until)| now < until).map(|(limit, _)| limit)
+    }
+
+    /// A connection was found dead, of which nothing had been heard from then on.
+    pub(super) fn died(&mut self, silent_from: Instant, silence: Duration, now: Instant) {
+        let is_another_time = self.found.is_none_or(|found| silent_from >= found);
+        if !self.learns || silence < Setup::SHORTEST_SILENCE || !is_another_time {
+            return;
+        }
+        if self.found.is_some_and(|found| now >= found + Setup::LESSON) {
+            self.deaths.clear();
+        }
+        self.found = Some(now);
+        self.deaths.push((now, silence));
+        if let [.., (_, a), (_, b), (_, c)] = self.deaths[..] {
+            let limit = (a.max(b).max(c) * 3 / 4).max(Setup::SHORTEST_SILENCE);
+            self.silence_limit = Some((limit, now + Setup::LESSON));
+            self.deaths.clear();
+        }
+    }
+
+    /// A connection was of use after so long a silence.
+    pub(super) fn survived(&mut self, silence: Duration) {
+        self.deaths.retain(|&(_, death)| death > silence);
     }
 
     /// Whether opening failed for its own sake.

@@ -11,6 +11,8 @@ use super::thread::Thread;
 use crate::blame::Blame;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
+use crate::lane::Lane;
+use crate::pool::Learning;
 use crate::pool::changes::Arrival;
 use crate::pool::effects::{Effects, Event};
 use crate::pool::errand::{Errand, HostSet, Request, Ticket};
@@ -31,6 +33,9 @@ pub(super) struct Tally {
     pub(super) reserve: usize,
     pub(super) dead: usize,
     pub(super) outdated: usize,
+    pub(super) passed_over: usize,
+    pub(super) grown_old: usize,
+    pub(super) silences: usize,
 }
 
 impl Add for Tally {
@@ -46,6 +51,9 @@ impl Add for Tally {
             reserve: self.reserve + other.reserve,
             dead: self.dead + other.dead,
             outdated: self.outdated + other.outdated,
+            passed_over: self.passed_over + other.passed_over,
+            grown_old: self.grown_old + other.grown_old,
+            silences: self.silences + other.silences,
         }
     }
 }
@@ -76,6 +84,11 @@ type Own = (state::Step<u64>, Errand, Option<usize>);
 impl Play {
     pub(super) fn new(setup: &Setup, is_told: bool) -> Self {
         let mut limits = limits(setup.max_size);
+        #[expect(clippy::cast_precision_loss, reason = "a hundredth")]
+        let reserve = setup.interactive_reserve as f64 / 100.0;
+        limits.interactive_reserve = reserve;
+        limits.learning =
+            setup.learns.then_some(Learning { lasts: Setup::LESSON, shortest_silence: Setup::SHORTEST_SILENCE });
         limits.min_idle = setup.min_idle;
         limits.refill_delay = ms(setup.refill_delay);
         limits.idle_timeout = setup.idle_timeout.map(ms);
@@ -121,6 +134,7 @@ impl Play {
     pub(super) fn pass(&mut self, by: u64) {
         self.book.now = self.book.now.checked_add(ms(by)).unwrap_or(self.book.now);
         self.book.latest = self.book.latest.max(self.book.now);
+        self.book.hang_up_on_the_silent();
     }
 
     /// One step of the history, and whatever it makes others do.
@@ -128,8 +142,9 @@ impl Play {
         self.tell(|| format!("-- {step:?}"));
         let pick = |which: usize, of: usize| (of > 0).then(|| which % of);
         match *step {
-            Step::Ask { within, fresh, avoid, only } => {
-                let mut errand = Errand::new(Ticket::default(), self.request(within, fresh, avoid, only));
+            Step::Ask { is_bulk, within, fresh, avoid, only } => {
+                let request = self.request(is_bulk, within, fresh, avoid, only);
+                let mut errand = Errand::new(Ticket::default(), request);
                 let mut fx = Effects::new();
                 let step = self.state.arrive(&mut errand, self.book.now, &mut fx);
                 self.carry_out(Some((step, errand, None)), fx);
@@ -143,7 +158,8 @@ impl Play {
             Step::Renew { lease, within, fresh, is_stale } => {
                 if let Some(at) = pick(lease, self.leases.len()) {
                     let (record, ticket) = self.leases.swap_remove(at);
-                    let errand = Errand::new(ticket, self.request(within, fresh, None, None));
+                    let is_bulk = record.lane == Lane::Bulk;
+                    let errand = Errand::new(ticket, self.request(is_bulk, within, fresh, None, None));
                     self.renew(&record, errand, is_stale);
                 }
             }
@@ -193,8 +209,7 @@ impl Play {
             Step::ThreadEnds => self.end_thread(),
             Step::LearnMessageLimit { host, messages } => {
                 let host = host % self.book.hosts.len();
-                let known = self.book.hosts[host].message_limit.unwrap_or(messages);
-                self.book.hosts[host].message_limit = Some(known.min(messages));
+                self.book.hosts[host].learn_message_limit(messages, self.book.now);
                 self.change(|state, now, fx| state.learn_message_limit(HostId(host), messages, now, fx));
             }
             Step::Rotate { host } => self.rotate(HostId(host % self.book.hosts.len())),
@@ -220,8 +235,9 @@ impl Play {
         }
     }
 
-    fn request(&self, within: u64, fresh: bool, avoid: Option<usize>, only: Option<usize>) -> Request {
+    fn request(&self, is_bulk: bool, within: u64, fresh: bool, avoid: Option<usize>, only: Option<usize>) -> Request {
         let mut request = Request::by(Deadline::on(self.book.now + ms(within)));
+        request.lane = if is_bulk { Lane::Bulk } else { Lane::Interactive };
         request.fresh = fresh;
         request.avoid = avoid.into_iter().map(HostId).collect::<HostSet>();
         request.only = only.filter(|&only| only < self.book.hosts.len()).map(HostId);
@@ -231,6 +247,7 @@ impl Play {
     fn caller(errand: &Errand) -> Caller {
         let of = |set: &HostSet| (0..HOSTS).filter(|&host| set.contains(HostId(host))).collect();
         let wish = Wish {
+            is_bulk: errand.request.lane == Lane::Bulk,
             fresh: errand.request.fresh,
             only: errand.request.only.map(|host| host.0),
             avoid: of(&errand.request.avoid),
@@ -249,11 +266,12 @@ impl Play {
         let id = record.id;
         match how {
             How::Delivered => {
+                self.book.survived(id);
                 let it = self.book.connections.get_mut(&id).unwrap();
                 it.messages += 1;
                 it.probes = 0;
                 self.book.put_back(id);
-                self.book.hosts[record.host.0].delivered(self.book.setup.max_size);
+                self.book.hosts[record.host.0].delivered(self.book.setup.max_size, self.book.now);
                 self.change(|state, now, fx| state.give_back(Held { connection: id, record }, true, now, fx));
             }
             How::Refused => {
@@ -272,6 +290,9 @@ impl Play {
     }
 
     fn renew(&mut self, record: &Record, errand: Errand, is_stale: bool) {
+        if is_stale {
+            self.book.died(record.id);
+        }
         self.book.hang_up(record.id);
         let place = errand.request.fresh.then_some(record.host.0);
         let mut fx = Effects::new();
@@ -282,6 +303,7 @@ impl Play {
     /// The caller looked, and found the connection dead.
     fn bury(&mut self, record: &Record, charge: Charge, errand: Errand) {
         self.tally.dead += 1;
+        self.book.died(record.id);
         self.book.hang_up(record.id);
         let mut fx = Effects::new();
         let step = self.state.found_dead(record, charge, &errand, self.book.now, &mut fx);
@@ -393,6 +415,9 @@ impl Play {
         } else {
             it.abandoned(grant.id);
         }
+        if blame == Blame::Capacity && others > 0 && !self.book.setup.learns {
+            self.book.hosts[host].takes_no_more_than(others, self.book.now);
+        }
         others
     }
 
@@ -447,8 +472,14 @@ impl Play {
             }
         }
         // First everybody has what was decided for them, then they act.
-        for (gift, errand, _, place) in &received {
-            self.weigh(gift, &Self::caller(errand), *place);
+        for (at, (gift, errand, _, place)) in received.iter().enumerate() {
+            let is_bulk =
+                |(_, errand, ..): &&(Gift<u64>, Errand, bool, Option<usize>)| errand.request.lane == Lane::Bulk;
+            let later = received[at + 1..].iter().filter(is_bulk).count();
+            self.weigh(gift, &Self::caller(errand), *place, later);
+        }
+        if !self.book.queue.iter().any(|it| it.wish.is_bulk) {
+            self.book.passed_over = 0;
         }
         for (gift, errand, is_deaf, _) in received {
             self.receive(gift, errand, is_deaf);
@@ -478,19 +509,25 @@ impl Play {
             Event::CapacityLearned { host, connections } => {
                 let others = self.book.live(host.0) + self.book.connecting(host.0);
                 assert_eq!(connections, others, "what host {} takes", host.0);
-                self.book.hosts[host.0].takes_no_more_than(connections);
+                assert!(self.book.setup.learns, "nothing is to be learned");
+                self.book.hosts[host.0].takes_no_more_than(connections, self.book.now);
+            }
+            Event::SilenceLimitLearned { host, limit } => {
+                self.tally.silences += 1;
+                assert_eq!(Some(limit), self.book.hosts[host.0].silence_limit(self.book.now), "what was learned");
             }
             Event::Opened { .. } | Event::OpenFailed { .. } | Event::CooldownLeft { .. } => {}
         }
     }
 
     /// Whether a caller may have what it was given.
-    fn weigh(&mut self, gift: &Gift<u64>, caller: &Caller, place: Option<usize>) {
+    fn weigh(&mut self, gift: &Gift<u64>, caller: &Caller, place: Option<usize>, later: usize) {
         self.tell(|| format!("caller {} {}", caller.ticket, brief(gift)));
         match gift {
             Gift::Connection(held, _) => {
                 assert_eq!(held.connection, held.record.id);
                 self.book.assert_nobody_is_overtaken(caller.ticket, &caller.wish);
+                self.take_turn(caller, held.record.host.0, later);
                 self.book.lent(caller, held.record.id);
             }
             Gift::Permit(grant) => {
@@ -498,9 +535,10 @@ impl Play {
                 let (id, host) = (grant.id, grant.host.0);
                 let is_probe = if place == Some(host) && self.book.may_reopen(caller, host) {
                     // It takes nobody's turn: the place was its own.
-                    self.book.begin(id, host, None)
+                    self.book.begin(id, host, None, caller.wish.is_bulk)
                 } else {
                     self.book.assert_nobody_is_overtaken(caller.ticket, &caller.wish);
+                    self.take_turn(caller, host, later);
                     self.book.permitted(caller, id, host, grant.evicted.as_ref().map(|held| held.record.id))
                 };
                 self.tally.probes_of_hosts += usize::from(is_probe);
@@ -525,6 +563,13 @@ impl Play {
                 }
             }
         }
+    }
+
+    fn take_turn(&mut self, caller: &Caller, host: usize, later: usize) {
+        let before = self.book.passed_over;
+        self.book.take_turn(&caller.wish, host, later);
+        self.tally.passed_over += usize::from(self.book.passed_over > before);
+        self.tally.grown_old += usize::from(caller.wish.is_bulk && before >= 8);
     }
 
     fn receive(&mut self, gift: Gift<u64>, errand: Errand, is_deaf: bool) {

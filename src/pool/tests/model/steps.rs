@@ -6,6 +6,7 @@ use proptest::bool::weighted;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::sample::select;
 
 use crate::blame::Blame;
 
@@ -17,6 +18,8 @@ pub(super) const HOSTS: usize = 3;
 pub(super) struct Setup {
     pub(super) max_size: usize,
     pub(super) hosts: Vec<HostSetup>,
+    /// In hundredths.
+    pub(super) interactive_reserve: usize,
     pub(super) min_idle: usize,
     pub(super) refill_delay: u64,
     pub(super) idle_timeout: Option<u64>,
@@ -24,6 +27,7 @@ pub(super) struct Setup {
     pub(super) max_messages: Option<u32>,
     pub(super) keepalive_interval: Option<u64>,
     pub(super) fair_time: u64,
+    pub(super) learns: bool,
     pub(super) exponential: bool,
     /// Whether there is a thread.
     pub(super) is_attended: bool,
@@ -36,6 +40,8 @@ pub(super) struct HostSetup {
     pub(super) priority: u32,
     pub(super) weight: u32,
     pub(super) max_connections: Option<usize>,
+    /// Its server ends a session that is silent for so long.
+    pub(super) hangs_up_after: Option<u64>,
 }
 
 /// One thing that happens. A number that names one of several is taken modulo how many there are; if there is none,
@@ -43,6 +49,7 @@ pub(super) struct HostSetup {
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Ask {
+        is_bulk: bool,
         within: u64,
         fresh: bool,
         avoid: Option<usize>,
@@ -180,12 +187,12 @@ const fn how(chance: usize) -> How {
 /// A step from numbers, so that whatever they are made simpler to is one. Each range is as long as the step is frequent.
 // One strategy of numbers, because one of twenty strategies takes ten times as long as playing the step.
 fn step() -> impl Strategy<Value = Step> {
-    (0..318_u32, 0..6_usize, 0..60_u64, 0..4096_usize).prop_map(|(kind, which, time, chance)| match kind {
+    (0..314_u32, 0..6_usize, 0..60_u64, 0..4096_usize).prop_map(|(kind, which, time, chance)| match kind {
         0..42 => {
             // Most have no wish.
             let host = |chance: usize| (chance % 16).checked_sub(16 - HOSTS);
             let (avoid, only) = (host(chance / 16), host(chance / 256).filter(|_| time % 2 == 0));
-            Step::Ask { within: time, fresh: chance % 16 == 15, avoid, only }
+            Step::Ask { is_bulk: chance / 64 % 8 < 3, within: time, fresh: chance % 16 == 15, avoid, only }
         }
         42..112 => Step::End { lease: which, how: how(chance) },
         112..118 => Step::Renew { lease: which, within: time, fresh: chance % 2 == 1, is_stale: chance / 2 % 2 == 1 },
@@ -201,7 +208,7 @@ fn step() -> impl Strategy<Value = Step> {
         242..272 => Step::Tend,
         272..284 => Step::Answer { probe: which, is_alive: chance % 8 > 0 },
         284..310 => Step::Reserve { end: connecting(chance) },
-        310..316 => Step::Rotate { host: which },
+        310..312 => Step::Rotate { host: which },
         // What follows is short of much that can go wrong.
         _ => match chance % 12 {
             0..4 => Step::LearnMessageLimit { host: which, messages: [1, 2, 3, 4][chance / 12 % 4] },
@@ -213,8 +220,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
-    let host = (0..2_u32, 1..4_u32, option::weighted(0.3, 1..4_usize))
-        .prop_map(|(priority, weight, max_connections)| HostSetup { priority, weight, max_connections });
+    let bounds = (option::weighted(0.3, 1..4_usize), option::weighted(0.5, 4..8_u64));
+    let host = (0..2_u32, 1..4_u32, bounds).prop_map(|(priority, weight, (max_connections, hangs_up_after))| {
+        HostSetup { priority, weight, max_connections, hangs_up_after }
+    });
     let pool = (1..6_usize, vec(host, 1..=HOSTS), prop_oneof![Just(0), 1..6_usize], 0..5_u64);
     let ages = (
         option::weighted(0.4, Just(40_u64)),
@@ -223,12 +232,15 @@ fn setup() -> impl Strategy<Value = Setup> {
         option::weighted(0.5, Just(15_u64)),
     );
     let rest = (prop_oneof![Just(0), Just(3)], any::<bool>(), weighted(0.7), any::<u64>());
-    (pool, ages, rest).prop_map(|((max_size, hosts, min_idle, refill_delay), ages, rest)| {
+    let politeness = (select(vec![0, 25, 50, 99]), weighted(0.8));
+    (pool, ages, rest, politeness).prop_map(|((max_size, hosts, min_idle, refill_delay), ages, rest, politeness)| {
+        let (interactive_reserve, learns) = politeness;
         let (idle_timeout, max_lifetime, max_messages, keepalive_interval) = ages;
         let (fair_time, exponential, is_attended, seed) = rest;
         Setup {
             max_size,
             hosts,
+            interactive_reserve,
             min_idle: min_idle.min(max_size),
             refill_delay,
             idle_timeout,
@@ -236,6 +248,7 @@ fn setup() -> impl Strategy<Value = Setup> {
             max_messages,
             keepalive_interval,
             fair_time,
+            learns,
             exponential,
             is_attended,
             seed,
@@ -252,4 +265,7 @@ impl Setup {
     pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(50);
     pub(super) const JITTER: f64 = 0.2;
     pub(super) const LIFETIME_JITTER: f64 = 0.1;
+    /// How long what was learned is believed.
+    pub(super) const LESSON: Duration = Duration::from_millis(300);
+    pub(super) const SHORTEST_SILENCE: Duration = Duration::from_millis(4);
 }

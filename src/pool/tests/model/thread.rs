@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::book::{Place, ms};
+use super::book::Place;
 use super::play::Play;
 use super::steps::{Connecting, Setup};
 use crate::pool::effects::Effects;
@@ -45,9 +45,10 @@ impl Play {
         self.thread.is_refilling |= refill;
         let is_done = probes.is_empty() && !refill && fx.is_empty();
         let now = self.book.now;
-        let interval = self.book.setup.keepalive_interval.map(ms);
         // What the same turn has given up, or lent, is not among them.
         for held in &probes {
+            let interval = self.book.probe_interval(held.record.host.0);
+            self.book.take(held.record.id, false);
             let it = self.book.connections.get_mut(&held.record.id).expect("I7: what is asked is there");
             assert_eq!(it.place, Place::Idle, "I2: what is asked is idle");
             assert!(interval.is_some_and(|interval| it.heard + interval <= now), "asked too early");
@@ -58,10 +59,11 @@ impl Play {
         self.thread.asked = probes;
         self.carry_out(None, fx);
         if !self.book.is_shut_down {
-            let silent = self
-                .book
-                .all_idle()
-                .find(|id| interval.is_some_and(|interval| self.book.connections[id].heard + interval <= now));
+            let is_due = |id: &u64| {
+                let it = &self.book.connections[id];
+                self.book.probe_interval(it.host).is_some_and(|interval| it.heard + interval <= now)
+            };
+            let silent = self.book.all_idle().find(is_due);
             assert!(silent.is_none(), "connection {silent:?} is to be asked");
         }
         if is_done {
@@ -78,12 +80,15 @@ impl Play {
         let now = self.book.now;
         let it = self.book.connections.get_mut(&held.record.id).unwrap();
         if is_alive && !it.is_dead {
+            self.book.survived(held.record.id);
+            let it = self.book.connections.get_mut(&held.record.id).unwrap();
             it.place = Place::Idle;
             it.heard = it.used.max(now);
             it.probed = Some(now);
             it.probes += 1;
             self.change(|state, now, fx| state.proved_alive(held, now, fx));
         } else {
+            self.book.died(held.record.id);
             self.book.hang_up(held.record.id);
             self.change(|state, now, fx| state.vacate(&held.record, DiscardReason::KeepaliveFailure, now, fx));
         }
@@ -107,7 +112,7 @@ impl Play {
                     assert!(book.all_idle().count() < book.setup.min_idle, "more in reserve than asked for");
                     let overtaken = book.queue.iter().find(|it| !it.is_deaf && it.deadline > book.now);
                     assert!(overtaken.is_none(), "I6: opened in reserve while somebody waits");
-                    book.begin(id, host, None);
+                    book.begin(id, host, None, false);
                 }
             }
             return;
