@@ -69,6 +69,6 @@ pub mod not_promised {
 pub mod testing_your_mailer {
     #![doc = include_str!("testing_your_mailer.md")]
     //! ```
-    #![doc = include_str!("your_mailer.rs")]
+    #![doc = include_str!("your_mailer.rs.in")]
     //! ```
 }
