@@ -56,6 +56,7 @@
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
 //! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means; [`_guide::failure_recipes`]: what to do about it
+//! - [`Trace`]: what a call did and how long each step took, from [`Receipt::trace`] and [`SendError::trace`]
 //! - `testing` (feature): an embedded, scriptable SMTP server for your own tests, shown in [`_guide::testing_your_mailer`]
 //! - `SmtpConnectionManager` (feature `r2d2`, on by default): the same connections under a plain [`r2d2`](https://docs.rs/r2d2) pool
 //! - [`lettre::Transport`] is implemented by [`SmtpSender`], so code written against that trait needs no change:
@@ -93,6 +94,7 @@ mod simulation;
 mod stage;
 mod stats;
 mod sync;
+mod trace;
 
 // Choices: what the user decides.
 mod options;
@@ -134,6 +136,7 @@ pub use crate::report::Receipt;
 pub use crate::sender::{HostReport, Lease, SmtpSender, SmtpSenderBuilder};
 pub use crate::stage::SendStage;
 pub use crate::stats::{DiscardCounts, DiscardReason, HostState, HostStatus, PoolCounts, PoolStatus};
+pub use crate::trace::{TlsVersion, Trace, TraceCause, TraceEvent, TraceStep, WaitOutcome};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
