@@ -141,6 +141,12 @@ pub(crate) enum Inadmissible {
     NeedsSmtpUtf8(Party),
     /// Non-ASCII content, and the server does not offer 8BITMIME.
     NeedsEightBitMime,
+    /// All of them or none, and more than the server's RCPTMAX.
+    TooManyRecipients { count: usize, limit: u32 },
+    /// Notifications are asked for, and the server does not offer DSN.
+    NeedsDsn,
+    /// Notifications are asked for about a recipient that the envelope does not have.
+    DsnOfStranger,
     /// Larger than the server's SIZE.
     TooLarge { size: u64, limit: u64 },
 }
@@ -159,6 +165,16 @@ impl fmt::Display for Inadmissible {
             }
             Self::NeedsEightBitMime => {
                 f.write_str("the content is not ASCII and the server does not offer 8BITMIME (RFC 6152)")
+            }
+            Self::TooManyRecipients { count, limit } => write!(
+                f,
+                "the message has {count} recipients and the server's RCPTMAX is {limit} (RFC 9422); `AcceptPartial` sends it in parts"
+            ),
+            Self::NeedsDsn => f.write_str(
+                "notifications are asked for and the server does not offer DSN (RFC 3461); `Dsn::when_offered` does without",
+            ),
+            Self::DsnOfStranger => {
+                f.write_str("notifications are asked for about a recipient that the envelope does not have")
             }
             Self::TooLarge { size, limit } => {
                 write!(f, "the message has {size} bytes and the server takes {limit} at most (RFC 1870)")

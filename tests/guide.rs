@@ -111,6 +111,19 @@ fn every_option_has_an_entry_with_its_default() {
 }
 
 #[test]
+fn every_setting_of_a_batch_has_an_entry() {
+    let source = fs::read_to_string(root().join("src/options/batch.rs")).unwrap();
+    let setters = source.lines().filter_map(|line| line.trim().strip_prefix("pub fn ")?.split_once("(mut self"));
+    let entries = setters.inspect(|(setter, _)| {
+        assert!(
+            CHOOSING_LIMITS.contains(&format!("\n| [`{setter}`](crate::BatchOptions::{setter})")),
+            "{setter} has no entry"
+        );
+    });
+    assert!(entries.count() >= 4);
+}
+
+#[test]
 fn every_kind_of_failure_has_its_recipe() {
     let error = fs::read_to_string(root().join("src/error.rs")).unwrap();
     let body = error.split("pub enum FailureKind {").nth(1).unwrap().split("\n}").next().unwrap();

@@ -14,6 +14,8 @@
     reason = "a test says what it is about in its name, and may panic"
 )]
 
+#[path = "real_postfix/extensions.rs"]
+mod extensions;
 #[path = "common/header_gate.rs"]
 mod header_gate;
 #[path = "real_postfix/host_faults.rs"]

@@ -1,5 +1,7 @@
 //! What the user decides: hosts, the pool's limits, and what may differ from one send to the next.
 
+mod batch;
+mod dsn;
 mod error;
 #[cfg(feature = "serde")]
 mod file;
@@ -10,6 +12,8 @@ mod send;
 mod url;
 mod validate;
 
+pub use self::batch::BatchOptions;
+pub use self::dsn::{Dsn, DsnReturn, Notify, RecipientDsn};
 pub use self::error::OptionsError;
 pub use self::host::Host;
 pub(crate) use self::host::Security;

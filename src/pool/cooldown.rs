@@ -57,11 +57,13 @@ pub(super) struct Cooldown {
     rounds: u32,
     /// Failures since the last success, those included that began no new cooldown.
     failures: u32,
+    /// Whether the failure that the pause is for will not pass by itself.
+    is_lasting: bool,
 }
 
 impl Cooldown {
     pub(super) const fn new() -> Self {
-        Self { phase: Phase::Open, rounds: 0, failures: 0 }
+        Self { phase: Phase::Open, rounds: 0, failures: 0, is_lasting: false }
     }
 
     /// Whether one more connection may be opened now.
@@ -110,6 +112,10 @@ impl Cooldown {
             Phase::Cooling { until } => Some(until),
             Phase::Probing { .. } => return None,
         };
+        match (until, severity) {
+            (Some(_), Severity::Passing) => {}
+            (_, severity) => self.is_lasting = severity == Severity::Lasting,
+        }
         let pause = match (until, severity) {
             (Some(_), Severity::Passing) => return None,
             (Some(until), Severity::Lasting) if Deadline::at(now, schedule.longest).instant() <= until => return None,
@@ -146,6 +152,11 @@ impl Cooldown {
     /// Failures since the last success.
     pub(super) const fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// Whether it will not work again by itself.
+    pub(super) const fn is_lasting(&self) -> bool {
+        self.is_lasting
     }
 
     /// As operators see it.
@@ -210,7 +221,7 @@ mod tests {
         cooldown.failed(1, Severity::Lasting, now, &schedule, &mut rng);
         assert!(cooldown.succeeded());
         assert!(!cooldown.succeeded());
-        assert_eq!(cooldown.failures(), 0);
+        assert_eq!((cooldown.failures(), cooldown.is_lasting()), (0, false));
         assert_eq!(cooldown.failed(2, Severity::Passing, now, &schedule, &mut rng), Some(SECOND * 30));
     }
 
@@ -223,6 +234,9 @@ mod tests {
         assert_eq!(cooldown.end(), Some(now + SECOND * 30));
         assert_eq!(cooldown.failed(3, Severity::Lasting, now, &schedule, &mut rng), Some(SECOND * 300));
         assert_eq!(cooldown.failed(4, Severity::Lasting, now, &schedule, &mut rng), None);
+        assert!(cooldown.is_lasting());
+        assert_eq!(cooldown.failed(6, Severity::Passing, now, &schedule, &mut rng), None);
+        assert!(cooldown.is_lasting(), "nothing new");
         // A straggler is not the probe, and does not end it.
         cooldown.begin(9);
         assert_eq!(cooldown.failed(5, Severity::Passing, now, &schedule, &mut rng), None);

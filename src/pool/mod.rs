@@ -253,6 +253,11 @@ impl<C: Connector> Pool<C> {
         self.shared.look(|state| state.counts())
     }
 
+    /// Whether no host is there, and no pause will bring one back: each has refused us, and not only for now.
+    pub(crate) fn is_refused_for_long(&self) -> bool {
+        self.shared.look(|state| state.is_refused_for_long())
+    }
+
     /// What opens the connections.
     pub(crate) fn connector(&self) -> &C {
         &self.shared.connector

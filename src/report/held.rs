@@ -14,6 +14,7 @@ use crate::trace::{Hosts, Recorder};
 
 use super::dialogue::Dialogue;
 use super::failure::{Judged, Limit, Met, interrupted, judge, send_error};
+use super::parts::Parts;
 use super::receipt::Receipt;
 
 /// The options that such a send depends on.
@@ -59,7 +60,10 @@ impl HeldSession<'_> {
         let caller = options.deadline.map(Deadline::on);
         let cancel = options.cancel.as_ref();
         let limits = TimeLimits::new(started, caller, started, send_timeout, final_reply_timeout);
-        let mail = Mail { envelope, content, policy: options.recipients };
+        let policy = options.recipients;
+        let mail = Mail { envelope, to: envelope.to(), content, policy, dsn: options.dsn.as_ref() };
+        // One transaction, and what it leaves over is told.
+        let mut parts = Parts::new(envelope, policy);
         let mut trace = Recorder::new(started);
         // The only host that there is.
         let dialogue = |now| Dialogue { host: HostId(0), began: started, ended: now };
@@ -69,18 +73,22 @@ impl HeldSession<'_> {
             Ok(accepted) => {
                 let now = clock::now();
                 dialogue(now).succeeded(&accepted, &mut trace);
-                let receipt = Receipt::of(accepted, self.endpoint.clone(), self.connection_id, now - started);
-                Ok(receipt.with_trace(trace.finish(Hosts::One(self.endpoint.clone()))))
+                parts.accepted(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, now - started));
             }
-            Err(Refused { failure, recipients }) => {
+            Err(Refused { failure, recipients, offered_to }) => {
                 let limit = Limit::of_sending(failure.stage, caller, send_timeout, final_reply_timeout);
                 let judged = self.judge(interrupted(failure, cancel, self.stop), limit);
                 let now = clock::now();
                 dialogue(now).failed(&judged.failure, &recipients, &mut trace);
                 let error = send_error(judged, self.endpoint.clone(), recipients).with_attempts(1);
                 trace.gave_up(now, &error);
-                Err(error.with_trace(trace.finish(Hosts::One(self.endpoint.clone()))))
+                parts.failed(error, offered_to);
             }
+        }
+        let trace = trace.finish(Hosts::One(self.endpoint.clone()));
+        match parts.finish() {
+            Ok(receipt) => Ok(receipt.with_trace(trace)),
+            Err(error) => Err(error.with_trace(trace)),
         }
     }
 

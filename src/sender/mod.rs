@@ -2,6 +2,7 @@
 
 mod acquisition;
 mod attempt;
+mod batch;
 mod builder;
 mod care;
 mod connector;
@@ -29,6 +30,8 @@ use crate::pool::{HostPlan, Limits, Pool};
 use crate::report::Receipt;
 use crate::stats::PoolStatus;
 
+use self::acquisition::Acquisition;
+pub use self::batch::BatchMessage;
 pub use self::builder::SmtpSenderBuilder;
 pub use self::care::HostReport;
 use self::connector::SmtpConnector;
@@ -137,7 +140,7 @@ impl SmtpSender {
     ///
     /// As [`send`](Self::send).
     pub fn send_with(&self, envelope: &Envelope, content: &[u8], options: &SendOptions) -> Result<Receipt, SendError> {
-        retry::run(&self.inner, envelope, content, options)
+        retry::run(Acquisition::new(&self.inner, options), envelope, content, options)
     }
 
     /// One consistent picture of the pool now.

@@ -12,6 +12,7 @@ mod interleaving;
 mod maintenance;
 mod model;
 mod other_pools;
+mod outwaiting;
 mod reserve;
 mod retiring;
 mod rotation;
