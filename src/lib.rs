@@ -50,18 +50,21 @@
 //!
 //! - [`SmtpSender`] and [`PoolOptions`]: sending, and every option with its default and its reason
 //! - [`Host`]: servers, TLS, credentials; also from a URL
-//! - [`_guide::configuration`]: both from a file (feature `serde`)
+//! - [`_guide::choosing_limits`]: how to size a pool, and when to move which option; [`_guide::configuration`]: options and hosts from a
+//!   file (feature `serde`)
 //! - [`_guide::credentials`]: tokens from a supplier, and rotation without a restart
 //! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients, a [`Lane`], delivery status notifications
 //!   ([`Dsn`])
 //! - [`SmtpSender::send_all`]: many messages, a few at a time, in any weather
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
-//! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means
+//! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means; [`_guide::failure_recipes`]: what to do about it
 //! - [`Trace`]: what a call did and how long each step took, from [`Receipt::trace`] and [`SendError::trace`]
-//! - `testing` (feature): an embedded, scriptable SMTP server for your own tests
+//! - `testing` (feature): an embedded, scriptable SMTP server for your own tests, shown in [`_guide::testing_your_mailer`]
 //! - `SmtpConnectionManager` (feature `r2d2`, on by default): the same connections under a plain [`r2d2`](https://docs.rs/r2d2) pool
-//! - [`lettre::Transport`] is implemented by [`SmtpSender`], so code written against that trait needs no change
+//! - [`lettre::Transport`] is implemented by [`SmtpSender`], so code written against that trait needs no change:
+//!   [`_guide::migrating`]
+//! - [`_guide`]: all pages of the manual, from what is not promised to how the house is built
 //!
 //! # What is logged
 //!
