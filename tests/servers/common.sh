@@ -9,6 +9,8 @@ packages=$cache/packages
 postfix_user=postfix
 postfix_setgid_group=postdrop
 mailbox_user=smtp-pool-mail
+# Who a private PostgreSQL runs as when root starts it: it refuses to be root.
+postgres_user=smtp-pool-postgres
 
 fail() {
     echo "$0: $*" >&2
@@ -30,6 +32,16 @@ parse_arguments() {
 
 need_installed() {
     [ -d "$packages/$1" ] || fail "$1 is not installed: run tests/servers/get-pkgs.sh first"
+}
+
+# The folder of PostgreSQL's programs: unpacked by get-pkgs.sh, or installed, the newest of several. Fails when there is none.
+postgres_programs() {
+    local folder
+    for folder in "$packages"/postgresql/usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null)" \
+        $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV); do
+        [ ! -x "$folder/initdb" ] || [ ! -x "$folder/pg_ctl" ] || { echo "$folder" && return 0; }
+    done
+    return 1
 }
 
 # A zombie that nobody has reaped yet is dead.
