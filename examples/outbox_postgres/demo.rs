@@ -15,7 +15,9 @@ use crate::{operator, outbox, session, worker};
 const LANES: usize = 2;
 /// How often to look after the workers.
 const TICK: Duration = Duration::from_millis(50);
-/// How many of the unknown mails are shown.
+/// How many of the unknown mails.
+const SHOWN: usize = 3;
+/// Longer than any of it takes.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// From so many mails on there is time to kill somebody.
 const ENOUGH: usize = 500;
@@ -99,8 +101,8 @@ pub fn run(plan: Plan) -> Result<(), Error> {
 
     session::mark_abandoned(&mut client)?;
     let audit = Audit::of(&mut client, relay.taken()?)?;
-    println!("\nWhat may or may not have been sent, as `recover` shows it:\n");
-    operator::recover(&mut client)?;
+    println!("\nWhat may or may not have been sent, as `recover` shows it (the first {SHOWN}):\n");
+    operator::recover(&mut client, SHOWN)?;
     report(&plan, &audit, took, crew.killed)
 }
 
@@ -143,7 +145,6 @@ impl Crew {
             .env("OUTBOX_LEASE_SECONDS", "60")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()?;
         self.workers.push(worker);
         Ok(())

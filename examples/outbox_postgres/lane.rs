@@ -35,7 +35,12 @@ pub struct Lane<'a> {
 }
 
 impl<'a> Lane<'a> {
-    pub const fn new(settings: &'a Settings, sender: &'a SmtpSender, stop: &'a Receiver<Infallible>, until: Until) -> Self {
+    pub const fn new(
+        settings: &'a Settings,
+        sender: &'a SmtpSender,
+        stop: &'a Receiver<Infallible>,
+        until: Until,
+    ) -> Self {
         Self { settings, sender, stop, until, lost: None, unwritten: None, settled: 0 }
     }
 
@@ -49,7 +54,10 @@ impl<'a> Lane<'a> {
                 last_tries += 1;
                 if self.unwritten.is_none() || last_tries == LAST_TRIES {
                     if let Some((claim, outcome)) = &self.unwritten {
-                        eprintln!("could not write down: {} {outcome:?}; it will be marked as unknown", claim.message_id);
+                        eprintln!(
+                            "could not write down: {} {outcome:?}; it will be marked as unknown",
+                            claim.message_id
+                        );
                     }
                     return Err(error);
                 }
@@ -106,7 +114,7 @@ impl<'a> Lane<'a> {
         if session.settle(claim, outcome)? {
             self.settled += 1;
         } else {
-            eprintln!("{} had been decided about when this was known: {outcome:?}", claim.message_id);
+            eprintln!("{} was settled already when this was known: {outcome:?}", claim.message_id);
         }
         self.unwritten = None;
         Ok(())

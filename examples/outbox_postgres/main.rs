@@ -37,6 +37,8 @@
 //! The client is `postgres_sync`, which has the interface of the `postgres` crate without the async runtime below it. It knows no TLS;
 //! where that is needed and a runtime does no harm, `postgres` takes its place in `Cargo.toml` by one line.
 
+#![allow(unreachable_pub, missing_docs, reason = "a program has no users but its own")]
+
 mod audit;
 mod database;
 mod demo;
@@ -79,7 +81,7 @@ fn run(arguments: &[&str]) -> Result<(), Error> {
         ["init"] => outbox::init(&mut settings?.connect()?),
         ["enqueue", count] => outbox::enqueue_some(&mut settings?.connect()?, count.parse()?),
         ["status"] => operator::status(&mut settings?.connect()?),
-        ["recover"] => operator::recover(&mut settings?.connect()?),
+        ["recover"] => operator::recover(&mut settings?.connect()?, usize::MAX),
         ["resend", id] => operator::resend(&mut settings?.connect()?, id.parse()?),
         ["settle", id, state] => operator::settle(&mut settings?.connect()?, id.parse()?, state),
         _ => Err("usage: outbox_postgres [demo [MAILS [WORKERS [SECONDS_BETWEEN_KILLS]]] | init | enqueue N | work [--until-empty] | \

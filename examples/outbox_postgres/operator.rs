@@ -24,10 +24,10 @@ pub fn status(client: &mut Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lists what may or may not have been sent.
-pub fn recover(client: &mut Client) -> Result<(), Error> {
+/// Lists what may or may not have been sent, so many of it at most.
+pub fn recover(client: &mut Client, most: usize) -> Result<(), Error> {
     session::mark_abandoned(client)?;
-    for row in client.query(RECOVER, &[])? {
+    for row in client.query(RECOVER, &[])?.iter().take(most) {
         let (id, message_id): (i64, String) = (row.get("id"), row.get("message_id"));
         let (from, to): (Option<String>, Vec<String>) = (row.get("mail_from"), row.get("rcpt_to"));
         let (attempts, claimed_at): (i32, String) = (row.get("attempts"), row.get("claimed_at"));
@@ -67,10 +67,8 @@ pub fn resend(client: &mut Client, id: i64) -> Result<(), Error> {
         println!("{id} is queued again.");
         return Ok(());
     }
-    let rows = client.query(
-        "SELECT state, ceil(extract(epoch FROM over_at - now()))::bigint FROM outbox WHERE id = $1",
-        &[&id],
-    )?;
+    let rows = client
+        .query("SELECT state, ceil(extract(epoch FROM over_at - now()))::bigint FROM outbox WHERE id = $1", &[&id])?;
     let Some(row) = rows.first() else { return Err(format!("there is no mail {id}").into()) };
     let (state, wait): (String, Option<i64>) = (row.get(0), row.get(1));
     Err(match (state.as_str(), wait) {

@@ -1,11 +1,11 @@
-//! A PostgreSQL for the demo alone, started by the script that the tests use as well.
+//! A PostgreSQL for one demo or one test, started by `tests/servers/postgres.sh`.
 
 use std::fs;
+use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-use crate::database::Error;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Ends with its value, and nothing is left of it.
 pub struct PrivatePostgres {
@@ -14,12 +14,14 @@ pub struct PrivatePostgres {
 }
 
 impl PrivatePostgres {
-    pub fn start() -> Result<Self, Error> {
-        let directory = std::env::temp_dir().join(format!("smtp-pool-postgres-{}", std::process::id()));
+    pub fn start() -> io::Result<Self> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("smtp-pool-postgres-{}-{number}", std::process::id()));
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut postgres = Self { directory, url: String::new() };
         if !postgres.script("start").arg(port.to_string()).status()?.success() {
-            return Err("PostgreSQL did not start (see above); DATABASE_URL names one that runs already".into());
+            return Err(io::Error::other("PostgreSQL did not start, see above"));
         }
         postgres.url = fs::read_to_string(postgres.directory.join("url"))?.trim().to_owned();
         Ok(postgres)

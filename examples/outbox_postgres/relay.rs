@@ -50,11 +50,8 @@ pub struct Relay {
 
 impl Relay {
     pub fn start() -> Result<Self, Error> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .arg("relay")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut process =
+            Command::new(std::env::current_exe()?).arg("relay").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut said = BufReader::new(process.stdout.take().ok_or("the relay has no output")?);
         let mut port = String::new();
         said.read_line(&mut port)?;

@@ -40,8 +40,7 @@ impl Session {
             &[&machine(), &process],
         )?;
         let worker: i32 = row.get(0);
-        let is_locked: bool =
-            client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCK_CLASS, &worker])?.get(0);
+        let is_locked: bool = client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCK_CLASS, &worker])?.get(0);
         if !is_locked {
             return Err(format!("the lock of worker {worker} is taken, and nobody else can know that name").into());
         }

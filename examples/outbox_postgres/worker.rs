@@ -50,6 +50,7 @@ pub fn run(settings: &Settings, until: Until) -> Result<(), Error> {
                 recv(stop) -> _ => {
                     // Claims stop by the channel, sends end by themselves, and what still runs after the grace is cut: before its last
                     // byte it goes back into the queue, after it it is unknown.
+                    eprintln!("worker {}: draining", std::process::id());
                     sender.shutdown(settings.grace);
                     break;
                 }
@@ -57,7 +58,10 @@ pub fn run(settings: &Settings, until: Until) -> Result<(), Error> {
                 default(LOOK) => {}
             }
         }
-        lanes.into_iter().map(|lane| lane.join().unwrap_or_else(|_| Err("a lane panicked".into()))).sum::<Result<u64, _>>()
+        lanes
+            .into_iter()
+            .map(|lane| lane.join().unwrap_or_else(|_| Err("a lane panicked".into())))
+            .sum::<Result<u64, _>>()
     });
     println!("worker {}: {} mails settled", std::process::id(), settled?);
     Ok(())
