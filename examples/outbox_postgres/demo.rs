@@ -156,8 +156,9 @@ impl Crew {
             return Ok(());
         }
         let mut worker = self.workers.swap_remove(fastrand::usize(..self.workers.len()));
-        worker.kill()?;
+        let killed = worker.kill();
         worker.wait()?;
+        killed?;
         self.killed += 1;
         self.hire()
     }
