@@ -12,7 +12,7 @@ use crate::database::Error;
 use crate::outcome::{self, Outcome};
 use crate::session::{Claim, Session};
 use crate::settings::Settings;
-use crate::worker::Until;
+use crate::worker::{self, Until};
 
 /// How long a lane with nothing to do waits before it looks again.
 const POLL: Duration = Duration::from_millis(500);
@@ -73,7 +73,7 @@ impl<'a> Lane<'a> {
         }
         self.lost = Some(session.worker());
 
-        while !self.is_stopped() {
+        while !worker::is_disconnected(self.stop) {
             // Before the claim, so that it is over here before it is over there.
             #[expect(clippy::disallowed_methods, reason = "a lease by this machine's steady clock")]
             let over = Instant::now() + self.settings.lease;
@@ -118,10 +118,6 @@ impl<'a> Lane<'a> {
         }
         self.unwritten = None;
         Ok(())
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.stop.try_recv().is_err_and(|error| error.is_disconnected())
     }
 
     /// Whether there was time for all of it.

@@ -47,16 +47,17 @@ pub fn run(settings: &Settings, until: Until) -> Result<(), Error> {
                 keeper = None;
             }
             select! {
-                recv(stop) -> _ => {
-                    // Claims stop by the channel, sends end by themselves, and what still runs after the grace is cut: before its last
-                    // byte it goes back into the queue, after it it is unknown.
-                    eprintln!("worker {}: draining", std::process::id());
-                    sender.shutdown(settings.grace);
-                    break;
-                }
+                recv(stop) -> _ => break,
                 recv(all_ended) -> _ => break,
                 default(LOOK) => {}
             }
+        }
+        // Lanes that had nothing to do may have ended before this thread heard of it.
+        if is_disconnected(&stop) {
+            eprintln!("worker {}: draining", std::process::id());
+            // Claims stop by the channel, sends end by themselves, and what still runs after the grace is cut: before its last byte it
+            // goes back into the queue, after it it is unknown.
+            sender.shutdown(settings.grace);
         }
         lanes
             .into_iter()
@@ -73,6 +74,11 @@ pub fn stop_on_signal() -> Result<Receiver<Infallible>, Error> {
     let mut running = Some(running);
     ctrlc::set_handler(move || drop(running.take()))?;
     Ok(stop)
+}
+
+/// Whether a worker has to end.
+pub fn is_disconnected(stop: &Receiver<Infallible>) -> bool {
+    stop.try_recv().is_err_and(|error| error.is_disconnected())
 }
 
 fn look_for_abandoned(settings: &Settings, keeper: &mut Option<Client>) -> Result<(), Error> {

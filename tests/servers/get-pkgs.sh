@@ -48,10 +48,11 @@ trap 'rm -rf "$download"' EXIT
 chmod 755 "$download"
 unpack() { # PACKAGE FOLDER
     (cd "$download" && apt-get download -qq "$1" 2>/dev/null)
-    rm -rf "${packages:?}/$2"
-    dpkg-deb -x "$download/$1"_*.deb "$packages/$2"
-    touch "$packages/$2/.libraries-installed"
+    rm -rf "${2:?}"
+    mkdir -p "$2"
+    dpkg-deb -x "$download/$1"_*.deb "$2"
+    touch "$2/.libraries-installed"
 }
-for package in "${wanted[@]}"; do unpack "$package" "$package"; done
-[ -z "$postgres_package" ] || unpack "$postgres_package" postgresql
+for package in "${wanted[@]}"; do unpack "$package" "$packages/$package"; done
+[ -z "$postgres_package" ] || unpack "$postgres_package" "$postgres"
 echo "the servers are unpacked in $packages"
