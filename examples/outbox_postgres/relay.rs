@@ -75,8 +75,8 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // It ends with its input; whether it had to be told makes no difference.
-        drop(self.process.stdin.take());
+        // Without this it might wait for ever for somebody to read its count.
+        drop(self.process.kill());
         drop(self.process.wait());
     }
 }
