@@ -55,6 +55,7 @@
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
 //! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means
+//! - [`Trace`]: what a call did and how long each step took, from [`Receipt::trace`] and [`SendError::trace`]
 //! - `testing` (feature): an embedded, scriptable SMTP server for your own tests
 //! - `SmtpConnectionManager` (feature `r2d2`, on by default): the same connections under a plain [`r2d2`](https://docs.rs/r2d2) pool
 //! - [`lettre::Transport`] is implemented by [`SmtpSender`], so code written against that trait needs no change
@@ -90,6 +91,7 @@ mod simulation;
 mod stage;
 mod stats;
 mod sync;
+mod trace;
 
 // Choices: what the user decides.
 mod options;
@@ -131,6 +133,7 @@ pub use crate::report::Receipt;
 pub use crate::sender::{HostReport, Lease, SmtpSender, SmtpSenderBuilder};
 pub use crate::stage::SendStage;
 pub use crate::stats::{DiscardCounts, DiscardReason, HostState, HostStatus, PoolCounts, PoolStatus};
+pub use crate::trace::{TlsVersion, Trace, TraceCause, TraceEvent, TraceStep, WaitOutcome};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

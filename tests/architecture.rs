@@ -23,6 +23,7 @@ const FLOORS: [&[&str]; 6] = [
         "stage",
         "stats",
         "sync",
+        "trace",
     ],
     &["options"],
     &["smtp", "pool", "classify"],

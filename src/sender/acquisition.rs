@@ -10,6 +10,7 @@ use crate::pool::{AcquireError, HostSet, Lease, Renewal, Request};
 use crate::report::{Judged, Limit, send_error};
 use crate::stage::SendStage;
 use crate::stats::PoolCounts;
+use crate::trace::Recorder;
 
 use super::Inner;
 use super::connector::SmtpConnector;
@@ -49,10 +50,12 @@ impl Acquisition<'_> {
         avoid: &HostSet,
         fresh: bool,
         only: Option<HostId>,
+        trace: &mut Recorder,
     ) -> Result<Lease<SmtpConnector>, Failed> {
         let deadline = self.acquire_by(now);
         let request = Request { deadline, avoid: avoid.clone(), fresh, only, cancel: self.cancel.cloned() };
-        self.inner.pool.acquire_at(now, request).map_err(|error| self.failed(error, deadline))
+        let leased = self.inner.pool.acquire_at(now, request, trace);
+        self.outcome(leased, deadline, trace)
     }
 
     /// Gets a fresh connection in the place of `lease`.
@@ -61,10 +64,26 @@ impl Acquisition<'_> {
         lease: Lease<SmtpConnector>,
         why: Renewal,
         avoid: &HostSet,
+        trace: &mut Recorder,
     ) -> Result<Lease<SmtpConnector>, Failed> {
         let deadline = self.acquire_by(clock::now());
         let request = Request { deadline, avoid: avoid.clone(), fresh: true, only: None, cancel: self.cancel.cloned() };
-        lease.renew(why, request).map_err(|error| self.failed(error, deadline))
+        let leased = lease.renew(why, request, trace);
+        self.outcome(leased, deadline, trace)
+    }
+
+    fn outcome(
+        &self,
+        leased: Result<Lease<SmtpConnector>, AcquireError<Judged>>,
+        deadline: Deadline,
+        trace: &mut Recorder,
+    ) -> Result<Lease<SmtpConnector>, Failed> {
+        let lease = leased.map_err(|error| self.failed(error, deadline))?;
+        // What the pool knows nothing about. A session that is reused has been told of.
+        if !lease.is_reused() {
+            trace.secured(lease.connection().tls_version());
+        }
+        Ok(lease)
     }
 
     fn acquire_by(&self, now: Instant) -> Deadline {

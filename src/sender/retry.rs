@@ -1,6 +1,6 @@
 //! The loop around attempts: how many, on which host, after what pause.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lettre::address::Envelope;
 
@@ -13,6 +13,7 @@ use crate::report::Receipt;
 use crate::smtp::Mail;
 use crate::stage::SendStage;
 use crate::stats::HostState;
+use crate::trace::{Recorder, TraceEvent};
 
 use super::Inner;
 use super::acquisition::{Acquisition, Retry};
@@ -26,6 +27,28 @@ pub(super) fn run(
     options: &SendOptions,
 ) -> Result<Receipt, SendError> {
     let started = clock::now();
+    let mut trace = Recorder::new(started);
+    let result = run_from(started, inner, envelope, content, options, &mut trace);
+    match result {
+        Ok(receipt) => Ok(receipt.with_trace(trace.finish(inner.pool.connector().hosts()))),
+        Err(error) => Err(end(trace, inner, error)),
+    }
+}
+
+/// The error of a call that has failed now, with its trace.
+pub(super) fn end(mut trace: Recorder, inner: &Inner, error: SendError) -> SendError {
+    trace.gave_up(clock::now(), &error);
+    error.with_trace(trace.finish(inner.pool.connector().hosts()))
+}
+
+fn run_from(
+    started: Instant,
+    inner: &Inner,
+    envelope: &Envelope,
+    content: &[u8],
+    options: &SendOptions,
+    trace: &mut Recorder,
+) -> Result<Receipt, SendError> {
     let caller = options.deadline.map(Deadline::on);
     let mail = Mail { envelope, content, policy: options.recipients };
     let cancel = options.cancel.as_ref();
@@ -37,7 +60,7 @@ pub(super) fn run(
     let mut now = started;
     loop {
         attempts += 1;
-        let failed = match call.attempt(now, &avoid, fresh) {
+        let failed = match call.attempt(now, &avoid, fresh, trace) {
             Ok(receipt) => return Ok(receipt.with_attempts(attempts)),
             Err(failed) => failed,
         };
@@ -56,9 +79,14 @@ pub(super) fn run(
             if caller.is_some_and(|caller| caller <= turn) {
                 return Err(error);
             }
+            let began = clock::now();
             inner.pause.until(turn, cancel);
+            now = clock::now();
+            trace.step(now, Some(now - began), None, TraceEvent::BackedOff { attempt: attempts + 1 });
+        } else {
+            now = clock::now();
+            trace.step(now, None, None, TraceEvent::FailedOver { attempt: attempts + 1 });
         }
-        now = clock::now();
     }
 }
 
