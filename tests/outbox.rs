@@ -296,6 +296,7 @@ fn every_answer_has_its_state() {
     assert_eq!(outbox.text(4, "relay"), format!("127.0.0.1:{}", server.port()));
 
     let listed = outbox.recover();
+    assert!(listed.contains("after the last byte") && listed.contains("    | "), "{listed}");
     assert!(listed.contains(&id(4)) && !listed.contains(&id(3)), "{listed}");
     assert!(outbox.operate(&["resend", "4"]).status.success(), "its worker has said that it is over");
     assert_eq!(outbox.state(4), "queued");

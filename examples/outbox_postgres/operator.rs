@@ -34,12 +34,16 @@ pub fn recover(client: &mut Client, most: usize) -> Result<(), Error> {
         let (machine, process): (String, i64) = (row.get("machine"), row.get("process"));
         let (relay, reply): (Option<String>, Option<String>) = (row.get("relay"), row.get("reply"));
         let (reason, wait): (String, i64) = (row.get("reason"), row.get("seconds_until_resend"));
+        let trace: Option<String> = row.get("trace");
         println!("{id}  {message_id}");
         println!("    from <{}> to <{}>", from.unwrap_or_default(), to.join(">, <"));
         println!("    attempt {attempts}, begun {claimed_at} by process {process} on {machine}");
         println!("    {reason}; relay: {}", relay.as_deref().unwrap_or("not known"));
         if let Some(reply) = reply {
             println!("    it said: {reply}");
+        }
+        for line in trace.iter().flat_map(|trace| trace.lines()) {
+            println!("    | {line}");
         }
         if wait > 0 {
             println!("    its worker may live on somewhere: resend after {wait} s");

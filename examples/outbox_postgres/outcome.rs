@@ -26,6 +26,7 @@ pub struct Notes {
     relay: Option<String>,
     reply: Option<String>,
     reason: String,
+    trace: Option<String>,
 }
 
 impl Outcome {
@@ -68,25 +69,36 @@ impl Outcome {
             Self::Unknown(_) => ("unknown", Duration::ZERO),
         }
     }
+}
 
+/// What is written beside the state.
+impl Outcome {
     pub fn relay(&self) -> Option<&str> {
         match self {
             Self::Sent { relay, .. } => Some(relay),
-            Self::Queued { notes, .. } | Self::Refused(notes) | Self::Unknown(notes) => notes.relay.as_deref(),
+            _ => self.notes()?.relay.as_deref(),
         }
     }
 
     pub fn reply(&self) -> Option<&str> {
         match self {
             Self::Sent { reply, .. } => Some(reply),
-            Self::Queued { notes, .. } | Self::Refused(notes) | Self::Unknown(notes) => notes.reply.as_deref(),
+            _ => self.notes()?.reply.as_deref(),
         }
     }
 
     pub fn reason(&self) -> Option<&str> {
+        Some(&self.notes()?.reason)
+    }
+
+    pub fn trace(&self) -> Option<&str> {
+        self.notes()?.trace.as_deref()
+    }
+
+    const fn notes(&self) -> Option<&Notes> {
         match self {
             Self::Sent { .. } => None,
-            Self::Queued { notes, .. } | Self::Refused(notes) | Self::Unknown(notes) => Some(&notes.reason),
+            Self::Queued { notes, .. } | Self::Refused(notes) | Self::Unknown(notes) => Some(notes),
         }
     }
 }
@@ -98,6 +110,7 @@ impl Notes {
             relay: error.endpoint().map(ToString::to_string),
             reply: error.response().map(ToString::to_string),
             reason: format!("{}, {}: {}", class.kind.as_str(), class.stage, class.reason),
+            trace: Some(error.trace().to_string()),
         }
     }
 }

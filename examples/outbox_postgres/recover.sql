@@ -14,6 +14,7 @@ SELECT
     relay,
     coalesce(reason, 'its worker is gone') AS reason,
     reply,
+    trace,
     greatest(0, ceil(extract(epoch FROM over_at - now())))::bigint AS seconds_until_resend
 FROM outbox JOIN outbox_worker ON outbox_worker.id = worker
 WHERE state = 'unknown' OR (state = 'sending' AND worker NOT IN (SELECT id FROM outbox_live_worker))

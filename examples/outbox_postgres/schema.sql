@@ -43,6 +43,8 @@ CREATE TABLE IF NOT EXISTS outbox (
     relay text,
     reply text,
     reason text,
+    -- What the last attempt did, step by step; holds no address and no secret.
+    trace text,
 
     CHECK ((state = 'queued') = (worker IS NULL)),
     CHECK (state = 'queued' OR (claimed_at IS NOT NULL AND over_at IS NOT NULL)),

@@ -59,7 +59,7 @@ impl Session {
         let rows = self.client.query(
             "UPDATE outbox
              SET state = 'sending', worker = $1, attempts = attempts + 1, claimed_at = now(),
-                 over_at = now() + $2 * interval '1 second', relay = NULL, reply = NULL, reason = NULL
+                 over_at = now() + $2 * interval '1 second', relay = NULL, reply = NULL, reason = NULL, trace = NULL
              WHERE id = (
                  SELECT id FROM outbox WHERE state = 'queued' AND not_before <= now()
                  ORDER BY not_before, id LIMIT 1 FOR UPDATE SKIP LOCKED
@@ -95,7 +95,7 @@ impl Session {
                  not_before = CASE verdict.state WHEN 'queued' THEN verdict.due ELSE not_before END,
                  worker = CASE verdict.state WHEN 'queued' THEN NULL ELSE worker END,
                  settled_at = CASE verdict.state WHEN 'queued' THEN NULL ELSE now() END,
-                 over_at = now(), relay = $6, reply = $7, reason = $8
+                 over_at = now(), relay = $6, reply = $7, reason = $8, trace = $9
              FROM verdict
              WHERE id = $1 AND worker = $2 AND attempts = $3 AND outbox.state IN ('sending', 'unknown')",
             &[
@@ -107,6 +107,7 @@ impl Session {
                 &outcome.relay(),
                 &outcome.reply(),
                 &outcome.reason(),
+                &outcome.trace(),
             ],
         )?;
         Ok(changed == 1)
