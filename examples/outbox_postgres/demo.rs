@@ -79,7 +79,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     let mut next_line = start + Duration::from_secs(1);
     while crew.is_at_work()? {
         if is_stopped_after(&stop, TICK) {
-            // Their drain: the terminal has told them as well, or nobody has.
+            // Whoever has not drained by now is killed, which is what this is about.
             return Err("stopped".into());
         }
         let now = now();

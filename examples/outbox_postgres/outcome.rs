@@ -30,7 +30,7 @@ pub struct Notes {
 }
 
 impl Outcome {
-    /// `attempts` and `first_pause` space the attempts of one mail; `rest` (see [`rest_after`]) those of all.
+    /// `attempts` counts those of this mail; the pause after the first of them is `first_pause`, and doubles.
     pub fn of(result: &Result<Receipt, SendError>, attempts: i32, first_pause: Duration) -> Self {
         let error = match result {
             Ok(receipt) => {
