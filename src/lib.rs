@@ -51,7 +51,9 @@
 //! - [`SmtpSender`] and [`PoolOptions`]: sending, and every option with its default and its reason
 //! - [`Host`]: servers, TLS, credentials; also from a URL
 //! - [`_guide::configuration`]: both from a file (feature `serde`)
-//! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients
+//! - [`_guide::credentials`]: tokens from a supplier, and rotation without a restart
+//! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients, delivery status notifications ([`Dsn`])
+//! - [`SmtpSender::send_all`]: many messages, a few at a time, in any weather
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
 //! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means
@@ -62,10 +64,11 @@
 //!
 //! # What is logged
 //!
-//! By the `log` crate: `error` when the pool's own thread ended early or another could not be started; `warn` when no connection came
-//! free in time, when one could not be opened, when a host begins to cool down, and when a message's outcome is unknown; `info` when a
-//! host works again; `debug` for connections opened and discarded with the reason, for each classified failure, and when a host gets BDAT
-//! wrong. Never credentials, addresses or content, at any level.
+//! By the `log` crate: `error` when the pool's own thread ended early or another could not be started, and when a batch's progress
+//! callback panicked; `warn` when no connection came free in time, when one could not be opened, when a host begins to cool down, and when
+//! a message's outcome is unknown; `info` when a host works again; `debug` for connections opened and discarded with the reason, for each
+//! classified failure, and when a host gets BDAT wrong. Never credentials, addresses or content, at any level, and never what a supplier
+//! of credentials failed with.
 //!
 //! # Features
 //!
@@ -92,6 +95,7 @@ mod stage;
 mod stats;
 mod sync;
 mod trace;
+mod undisclosed;
 
 // Choices: what the user decides.
 mod options;
@@ -125,12 +129,13 @@ pub use crate::error::{Classification, FailureKind, SendError};
 #[cfg(feature = "r2d2")]
 pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 pub use crate::options::{
-    AmbiguityBoundary, Backoff, Host, KeepaliveCommand, OptionsError, PoolOptions, RecipientPolicy, SendOptions,
+    AmbiguityBoundary, Backoff, BatchOptions, Credentials, Dsn, DsnReturn, Host, KeepaliveCommand, Notify,
+    OptionsError, PoolOptions, RecipientDsn, RecipientPolicy, SendOptions,
 };
 pub use crate::recipient::{RecipientOutcome, RecipientStatus};
 pub use crate::reply::{EnhancedCode, Reply};
-pub use crate::report::Receipt;
-pub use crate::sender::{HostReport, Lease, SmtpSender, SmtpSenderBuilder};
+pub use crate::report::{Progress, Receipt};
+pub use crate::sender::{BatchMessage, HostReport, Lease, SmtpSender, SmtpSenderBuilder};
 pub use crate::stage::SendStage;
 pub use crate::stats::{DiscardCounts, DiscardReason, HostState, HostStatus, PoolCounts, PoolStatus};
 pub use crate::trace::{TlsVersion, Trace, TraceCause, TraceEvent, TraceStep, WaitOutcome};

@@ -7,11 +7,13 @@ mod failures;
 mod fake;
 mod handoff;
 mod hosts;
+mod identity;
 #[cfg(simulation)]
 mod interleaving;
 mod maintenance;
 mod model;
 mod other_pools;
+mod outwaiting;
 mod reserve;
 mod retiring;
 mod rotation;
