@@ -31,7 +31,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { mails: 2_000, workers: 4, between_kills: Duration::from_secs(2) }
+        Self { mails: 2_000, workers: 4, between_kills: Duration::from_secs(1) }
     }
 }
 

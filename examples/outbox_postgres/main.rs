@@ -35,7 +35,8 @@
 //! Locks of a session need a session: put no pooler in transaction mode between worker and database.
 //!
 //! The client is `postgres_sync`, which has the interface of the `postgres` crate without the async runtime below it. It knows no TLS;
-//! where that is needed and a runtime does no harm, `postgres` takes its place in `Cargo.toml` by one line.
+//! where that is needed and a runtime does no harm, `postgres_sync = { package = "postgres", version = "0.19" }` takes its place without
+//! a change here, and `database.rs` is where its TLS connector goes.
 
 #![allow(unreachable_pub, missing_docs, reason = "a program has no users but its own")]
 

@@ -12,7 +12,8 @@ const BATCH: usize = 1_000;
 
 /// Makes the tables that are not there yet.
 pub fn init(client: &mut Client) -> Result<(), Error> {
-    client.batch_execute(SCHEMA)
+    client.batch_execute(SCHEMA)?;
+    Ok(())
 }
 
 /// Writes a mail in the caller's transaction. Whatever the mail is about (an order, a new password) is written in the same one: then

@@ -116,11 +116,12 @@ impl Session {
     /// Puts back what was claimed under a name of this lane's own that is no more. The lane sends what it was told of, and has settled
     /// that: whatever else stands under the name is a claim whose answer never arrived, so not a byte of it was sent.
     pub fn give_back(&mut self, worker: i32) -> Result<u64, Error> {
-        self.client.execute(
+        let count = self.client.execute(
             "UPDATE outbox SET state = 'queued', worker = NULL, settled_at = NULL, reason = NULL
              WHERE worker = $1 AND (state = 'sending' OR (state = 'unknown' AND relay IS NULL AND reason = $2))",
             &[&worker, &GONE],
-        )
+        )?;
+        Ok(count)
     }
 
     /// Whether nothing waits to be sent, now or later.
@@ -137,7 +138,7 @@ const GONE: &str = "its worker was gone before it had said what came of it";
 /// whose lock is free in a look taken after the row was seen is gone for ever, because it had the lock before it claimed the row and no
 /// name is given out twice.
 pub fn mark_abandoned(client: &mut Client) -> Result<u64, Error> {
-    client.execute(
+    let count = client.execute(
         "WITH gone AS MATERIALIZED (
              SELECT DISTINCT worker FROM outbox WHERE state = 'sending'
              EXCEPT SELECT id FROM outbox_live_worker
@@ -145,7 +146,8 @@ pub fn mark_abandoned(client: &mut Client) -> Result<u64, Error> {
          UPDATE outbox SET state = 'unknown', settled_at = now(), reason = $1
          FROM gone WHERE outbox.worker = gone.worker AND state = 'sending'",
         &[&GONE],
-    )
+    )?;
+    Ok(count)
 }
 
 fn machine() -> String {
