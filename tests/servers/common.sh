@@ -5,10 +5,15 @@ set -euo pipefail
 # Where get-pkgs.sh unpacks the servers: a cache, never inside a checkout.
 cache=${SMTP_POOL_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/smtp-pool-servers}
 packages=$cache/packages
+# PostgreSQL refuses to run as root, and the user that it runs as instead cannot look into root's home.
+postgres=$packages/postgresql
+[ "$(id -u)" != 0 ] || [ -n "${SMTP_POOL_SERVERS:-}" ] || postgres=/var/cache/smtp-pool-servers/postgresql
 # Users of a private Postfix: its own, and the one that its mailboxes belong to.
 postfix_user=postfix
 postfix_setgid_group=postdrop
 mailbox_user=smtp-pool-mail
+# Who a private PostgreSQL runs as when root starts it: it refuses to be root.
+postgres_user=smtp-pool-postgres
 
 fail() {
     echo "$0: $*" >&2
@@ -30,6 +35,16 @@ parse_arguments() {
 
 need_installed() {
     [ -d "$packages/$1" ] || fail "$1 is not installed: run tests/servers/get-pkgs.sh first"
+}
+
+# The folder of PostgreSQL's programs: unpacked by get-pkgs.sh, or installed, the newest of several. Fails when there is none.
+postgres_programs() {
+    local folder
+    for folder in "$postgres"/usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null)" \
+        $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV); do
+        [ ! -x "$folder/initdb" ] || [ ! -x "$folder/pg_ctl" ] || { echo "$folder" && return 0; }
+    done
+    return 1
 }
 
 # A zombie that nobody has reaped yet is dead.

@@ -1,8 +1,10 @@
 #!/bin/bash
-# Fetches Postfix (with smtp-sink) and what its AUTH needs, and makes the users it runs as. Can be repeated.
+# Fetches Postfix (with smtp-sink) and what its AUTH needs, and PostgreSQL unless it is installed, and makes the users they run as.
+# Can be repeated.
 #
 # Nothing is installed but shared libraries and openssl: the package of a mail server starts a service and throws out
-# whatever other mail server there is, so its files are only unpacked into a cache folder (common.sh says which).
+# whatever other mail server there is, and that of PostgreSQL makes a cluster and starts it, so their files are only unpacked into a
+# cache folder (common.sh says which).
 # Needs root, and Debian or a relative of it.
 . "$(dirname "$0")/common.sh"
 
@@ -10,7 +12,7 @@ export DEBIAN_FRONTEND=noninteractive
 wanted=(postfix sasl2-bin libsasl2-modules libsasl2-modules-db)
 
 getent group "$postfix_setgid_group" >/dev/null || groupadd --system "$postfix_setgid_group"
-for user in "$postfix_user" "$mailbox_user"; do
+for user in "$postfix_user" "$mailbox_user" "$postgres_user"; do
     id "$user" >/dev/null 2>&1 ||
         useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$user"
 done
@@ -20,6 +22,7 @@ is_complete() {
     for package in "${wanted[@]}"; do
         [ -e "$packages/$package/.libraries-installed" ] || return 1
     done
+    postgres_programs >/dev/null
 }
 if is_complete; then
     echo "the servers are installed"
@@ -27,18 +30,29 @@ if is_complete; then
 fi
 
 apt-get update -qq
+# The package of PostgreSQL is named after its version, which differs from release to release.
+postgres_package=
+if ! postgres_programs >/dev/null; then
+    postgres_package=$(apt-cache depends postgresql | sed -n 's/^ *Depends: \(postgresql-[0-9]*\)$/\1/p')
+    [ -n "$postgres_package" ] || fail "no package of a PostgreSQL server is known here"
+fi
 # The libraries that these packages depend on, by whatever names this release has for them.
-mapfile -t libraries < <(apt-cache depends "${wanted[@]}" | sed -n 's/^ *Depends: \(lib[^ ]*\)$/\1/p' | sort -u)
-apt-get install -y -qq --no-install-recommends openssl netbase "${libraries[@]}" >/dev/null
+# LLVM is PostgreSQL's compiler of queries: a hundred megabytes, and switched off (postgres.sh).
+mapfile -t libraries < <(apt-cache depends "${wanted[@]}" $postgres_package |
+    sed -n 's/^ *Depends: \(lib[^ ]*\)$/\1/p' | grep -v '^libllvm' | sort -u)
+apt-get install -y -qq --no-install-recommends openssl netbase tzdata "${libraries[@]}" >/dev/null
 
 mkdir -p "$packages"
 download=$(mktemp -d)
 trap 'rm -rf "$download"' EXIT
 chmod 755 "$download"
-for package in "${wanted[@]}"; do
-    (cd "$download" && apt-get download -qq "$package" 2>/dev/null)
-    rm -rf "${packages:?}/$package"
-    dpkg-deb -x "$download/$package"_*.deb "$packages/$package"
-    touch "$packages/$package/.libraries-installed"
-done
+unpack() { # PACKAGE FOLDER
+    (cd "$download" && apt-get download -qq "$1" 2>/dev/null)
+    rm -rf "${2:?}"
+    mkdir -p "$2"
+    dpkg-deb -x "$download/$1"_*.deb "$2"
+    touch "$2/.libraries-installed"
+}
+for package in "${wanted[@]}"; do unpack "$package" "$packages/$package"; done
+[ -z "$postgres_package" ] || unpack "$postgres_package" "$postgres"
 echo "the servers are unpacked in $packages"
