@@ -23,9 +23,9 @@ pub(crate) enum Step {
     EndOfData,
 }
 
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Step {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
             Self::Resolve => "the name look-up",
             Self::Connect => "connecting",
             Self::TlsHandshake => "the TLS handshake",
@@ -40,7 +40,13 @@ impl fmt::Display for Step {
             Self::Data => "DATA",
             Self::Content => "the content",
             Self::EndOfData => "the answer to the last byte",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -91,6 +91,8 @@ mod stage;
 mod stats;
 mod sync;
 
+pub mod observer;
+
 // Choices: what the user decides.
 mod options;
 
@@ -120,6 +122,9 @@ pub mod _guide;
 pub use crate::cancel::CancelToken;
 pub use crate::endpoint::Endpoint;
 pub use crate::error::{Classification, FailureKind, SendError};
+#[cfg(feature = "metrics")]
+pub use crate::observer::MetricsObserver;
+pub use crate::observer::Observer;
 #[cfg(feature = "r2d2")]
 pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 pub use crate::options::{

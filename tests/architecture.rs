@@ -17,6 +17,7 @@ const FLOORS: [&[&str]; 6] = [
         "endpoint",
         "error",
         "event",
+        "observer",
         "recipient",
         "reply",
         "simulation",

@@ -45,10 +45,25 @@ mod cooldown;
 #[path = "../../src/endpoint.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod endpoint;
+#[path = "../../src/error.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod error;
+#[path = "../../src/observer/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod observer;
 #[path = "../../src/pool/mod.rs"]
 #[allow(clippy::duplicate_mod, reason = "see cooldown")]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod pool;
+#[path = "../../src/recipient.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod recipient;
+#[path = "../../src/reply.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod reply;
+#[path = "../../src/stage.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod stage;
 #[path = "../../src/stats.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod stats;

@@ -34,7 +34,7 @@ impl<T> PoolState<T> {
         host.last_error = None;
         let live = host.live();
         host.capacity.allows(live);
-        fx.events.push(Event::Opened { host: id, id: connection });
+        fx.events.push(Event::Opened { host: id, id: connection, took: grant.took(now) });
         if host.cooldown.succeeded() {
             fx.events.push(Event::CooldownLeft { host: id });
         }
@@ -93,7 +93,8 @@ impl<T> PoolState<T> {
     ) -> Failure {
         self.create_failures += 1;
         self.hosts.refund(grant.host, &grant.charge);
-        fx.events.push(Event::OpenFailed { host: grant.host, error: Arc::clone(&error) });
+        let took = grant.took(now);
+        fx.events.push(Event::OpenFailed { host: grant.host, id: grant.id, took, error: Arc::clone(&error) });
         let Self { hosts, schedule, rng, .. } = self;
         let host = hosts.get_mut(grant.host);
         host.connecting -= 1;
@@ -112,7 +113,8 @@ impl<T> PoolState<T> {
         match severity {
             Some(severity) => {
                 if let Some(pause) = host.cooldown.failed(grant.id, severity, now, schedule, rng) {
-                    fx.events.push(Event::CooldownEntered { host: grant.host, pause });
+                    let failures = host.cooldown.failures();
+                    fx.events.push(Event::CooldownEntered { host: grant.host, pause, failures });
                 }
             }
             None => host.cooldown.abandoned(grant.id),
@@ -139,7 +141,8 @@ impl<T> PoolState<T> {
         let record = hosts.get_mut(host);
         record.last_error = Some(error);
         if let Some(pause) = record.cooldown.failed(connection, Severity::Lasting, now, schedule, rng) {
-            fx.events.push(Event::CooldownEntered { host, pause });
+            let failures = record.cooldown.failures();
+            fx.events.push(Event::CooldownEntered { host, pause, failures });
         }
         self.last_failed = Some(host);
         self.settle(now, fx);
@@ -316,6 +319,9 @@ impl<T> PoolState<T> {
     pub(super) fn learn_message_limit(&mut self, id: HostId, messages: u32, now: Instant, fx: &mut Effects<T>) {
         let host = self.hosts.get_mut(id);
         let limit = host.learned_message_limit.map_or(messages, |known| known.min(messages)).max(1);
+        if host.learned_message_limit != Some(limit) {
+            fx.events.push(Event::MessageLimitLearned { host: id, messages: limit });
+        }
         host.learned_message_limit = Some(limit);
         for held in host.take_idle(|held| held.record.messages >= limit) {
             self.close_later(held, DiscardReason::MaxMessages, Close::Polite, now, fx);

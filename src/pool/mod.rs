@@ -16,6 +16,7 @@ mod errand;
 mod held;
 mod hosts;
 mod lease;
+mod levels;
 mod maintenance;
 mod permit;
 mod place;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
+use crate::observer::Observers;
 use crate::pool::cooldown::Schedule;
 use crate::pool::errand::{Errand, Ticket};
 use crate::pool::shared::Shared;
@@ -118,12 +120,9 @@ pub(crate) enum Fate {
 pub(crate) enum Renewal {
     /// It had died while it was idle. Those that were idle as long are given up with it.
     Stale,
-    /// The session has reached a limit of its own after so many messages; others have not. The limit is not remembered
+    /// The session has reached a limit of its own; others have not. The limit is not remembered
     /// by this alone: see [`Pool::learn_message_limit`].
-    SessionLimit {
-        /// What it had carried.
-        messages: u32,
-    },
+    SessionLimit,
     /// The server wants to know again who we are.
     Reauthenticate,
     /// Something has gone wrong over it that will not over a fresh one.
@@ -185,8 +184,14 @@ impl<C: Connector> Pool<C> {
     /// # Errors
     ///
     /// If the thread cannot be started.
-    pub(crate) fn new(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> io::Result<Self> {
-        let (shared, rings) = Shared::new(connector, hosts, limits, seed);
+    pub(crate) fn new(
+        connector: C,
+        hosts: Vec<HostPlan>,
+        limits: Limits,
+        seed: u64,
+        observers: Observers,
+    ) -> io::Result<Self> {
+        let (shared, rings) = Shared::new(connector, hosts, limits, seed, observers);
         let pool = Self::of(shared);
         maintenance::start(&pool.shared, rings)?;
         Ok(pool)
@@ -195,11 +200,14 @@ impl<C: Connector> Pool<C> {
     /// The pool whose thread has died: its callers do everything themselves.
     #[cfg(test)]
     fn unattended(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> Self {
-        Self::of(Shared::new(connector, hosts, limits, seed).0)
+        Self::of(Shared::new(connector, hosts, limits, seed, Observers::default()).0)
     }
 
     fn of(shared: Shared<C>) -> Self {
         let shared = Arc::new(shared);
+        if shared.observers.are_there() {
+            shared.change(clock::now(), |state, _, _| state.observe());
+        }
         Self { last: Arc::new(LastHandle { shared: Arc::clone(&shared) }), shared }
     }
 
@@ -210,10 +218,13 @@ impl<C: Connector> Pool<C> {
     pub(crate) fn acquire_at(&self, now: Instant, request: Request) -> Result<Lease<C>, AcquireError<C::Error>> {
         let mut errand = Errand::new(Ticket::default(), request);
         match self.shared.decide(|state, fx| state.arrive(&mut errand, now, fx)) {
-            // The short way of most calls; it leaves nothing to be carried out.
-            (Step::Take(Gift::Connection(held, charge)), fx) if fx.is_empty() && !errand.is_cancelled() => {
+            // The short way of most calls; it leaves nothing to be carried out but to tell observers of it.
+            (Step::Take(Gift::Connection(held, charge)), fx)
+                if fx.is_nothing_but_changes() && !errand.is_cancelled() =>
+            {
                 let mut lease = Lease::new(Arc::clone(&self.shared), held, errand.ticket, now);
-                if lease.look() { Ok(lease) } else { self.shared.replace(errand, lease, charge) }
+                self.shared.carry_out(fx);
+                if lease.look() { Ok(lease.lent()) } else { self.shared.replace(errand, lease, charge) }
             }
             decided => self.shared.follow(errand, decided),
         }

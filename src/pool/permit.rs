@@ -40,7 +40,8 @@ impl<'a, C: Connector> OpenPermit<'a, C> {
         }
     }
 
-    pub(super) fn open(&self, cancel: Option<&CancelToken>) -> Result<C::Connection, OpenError<C::Error>> {
+    pub(super) fn open(&mut self, cancel: Option<&CancelToken>) -> Result<C::Connection, OpenError<C::Error>> {
+        self.grant.begun = Some(clock::now());
         self.shared.connector.open(self.grant.host, self.grant.id, self.grant.deadline, cancel)
     }
 
@@ -98,9 +99,9 @@ impl<C: Connector> Drop for OpenPermit<'_, C> {
         if self.is_spent {
             return;
         }
-        let Grant { host, id, deadline, .. } = self.grant;
+        let Grant { host, id, deadline, begun, .. } = self.grant;
         let (charge, evicted) = (mem::take(&mut self.grant.charge), self.grant.evicted.take());
-        let grant = Grant { host, id, deadline, charge, evicted };
+        let grant = Grant { host, id, deadline, begun, charge, evicted };
         self.shared.change(clock::now(), |state, now, fx| state.permit_returned(grant, now, fx));
     }
 }

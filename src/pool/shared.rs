@@ -1,22 +1,26 @@
 //! The lock, and what is done around it: a caller's way from asking to a lease.
 
+use std::mem;
 use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 use std::vec;
 
-use log::{debug, info, warn};
-
 use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
+use crate::observer::{
+    CapacityLearned, ConnectionDiscarded, ConnectionFailed, ConnectionOpened, CooldownEntered, CooldownLeft,
+    LevelsChanged, MessageLimitLearned, Observers, ReconnectSuppressed, WaitersChanged,
+};
 use crate::pool::connector::{Close, Connector, OpenError};
 use crate::pool::crew::Crew;
 use crate::pool::effects::{Effects, Event};
 use crate::pool::errand::Errand;
 use crate::pool::held::Held;
 use crate::pool::lease::Lease;
+use crate::pool::levels::{Change, Changes, LevelChange};
 use crate::pool::permit::OpenPermit;
 use crate::pool::place::WaitingPlace;
 use crate::pool::slot::{Charge, Gift, Refusal, RefusalReason};
@@ -30,6 +34,7 @@ use crate::sync::{Condvar, Mutex};
 pub(super) struct Shared<C: Connector> {
     pub(super) connector: C,
     endpoints: Vec<Endpoint>,
+    pub(super) observers: Observers,
     state: Mutex<PoolState<C::Connection>>,
     /// Goes with the state: it is drained, and somebody waits for that.
     drained: Condvar,
@@ -45,11 +50,18 @@ pub(super) struct Shared<C: Connector> {
 
 impl<C: Connector> Shared<C> {
     /// The pool, and what its maintenance thread is to listen to.
-    pub(super) fn new(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> (Self, Receiver<()>) {
+    pub(super) fn new(
+        connector: C,
+        hosts: Vec<HostPlan>,
+        limits: Limits,
+        seed: u64,
+        observers: Observers,
+    ) -> (Self, Receiver<()>) {
         let (bell, rings) = channel::bounded(1);
         let shared = Self {
             connector,
             endpoints: hosts.iter().map(|plan| plan.endpoint.clone()).collect(),
+            observers,
             state: Mutex::new(PoolState::new(hosts, limits, seed, clock::now())),
             drained: Condvar::new(),
             bell,
@@ -77,16 +89,21 @@ impl<C: Connector> Shared<C> {
         decide: impl FnOnce(&mut PoolState<C::Connection>, &mut Effects<C::Connection>) -> R,
     ) -> (R, Effects<C::Connection>) {
         let mut fx = Effects::new();
-        let result = self.locked(|state| decide(state, &mut fx));
+        let result = self.locked(&mut fx, decide);
         (result, fx)
     }
 
     // Proof: who waits for the drain has said so under this lock before it sleeps, and gives the lock up only by falling
     // asleep; so that whichever change drains the state finds it counted, and asleep.
     #[inline]
-    fn locked<R>(&self, change: impl FnOnce(&mut PoolState<C::Connection>) -> R) -> R {
+    fn locked<R>(
+        &self,
+        fx: &mut Effects<C::Connection>,
+        change: impl FnOnce(&mut PoolState<C::Connection>, &mut Effects<C::Connection>) -> R,
+    ) -> R {
         let mut state = self.state.lock();
-        let result = change(&mut state);
+        let result = change(&mut state, fx);
+        state.note_changes(fx);
         let is_awaited = state.drain_watchers > 0 && state.is_drained();
         drop(state);
         if is_awaited {
@@ -123,7 +140,7 @@ impl<C: Connector> Shared<C> {
     }
 
     /// Does what was decided: gifts first, because others wait for them, and because nothing that comes before can
-    /// fail; then closings; log records last.
+    /// fail; then closings; observers, who may take their time, last.
     #[inline]
     pub(super) fn carry_out(&self, fx: Effects<C::Connection>) {
         if !fx.is_empty() {
@@ -133,8 +150,9 @@ impl<C: Connector> Shared<C> {
 
     #[cold]
     fn carry_out_some(&self, mut fx: Effects<C::Connection>) {
+        // Told whatever comes of the rest: what is not told once is wrong for good.
+        let mut news = News { shared: self, events: Vec::new(), changes: Changes::NONE };
         let mut closings = Vec::new();
-        let mut events = Vec::new();
         let mut ring = false;
         // Each round begins with those who had gone when their gift came.
         while !fx.is_empty() {
@@ -147,7 +165,7 @@ impl<C: Connector> Shared<C> {
                     let now = clock::now();
                     // Proof: who has gone has left the queue, so that the gift has no owner but this thread, and what
                     // becomes of it is in `next`.
-                    self.locked(|state| state.pass_on(gift, now, &mut next));
+                    self.locked(&mut next, |state, fx| state.pass_on(gift, now, fx));
                 }
                 // A nudge must not wait for the gifts that come after it.
                 if let Some(slot) = next.nudge.take() {
@@ -155,7 +173,8 @@ impl<C: Connector> Shared<C> {
                 }
             }
             closings.append(&mut fx.closings);
-            events.append(&mut fx.events);
+            news.events.append(&mut fx.events);
+            news.changes.append(fx.changes);
             ring |= fx.ring;
             fx = next;
         }
@@ -166,23 +185,62 @@ impl<C: Connector> Shared<C> {
             }
         }
         Closings { shared: self, rest: closings.into_iter() }.run();
-        for event in events {
-            self.record(&event);
+    }
+
+    /// Where a host is.
+    pub(super) fn endpoint(&self, host: HostId) -> &Endpoint {
+        &self.endpoints[host.0]
+    }
+
+    fn tell(&self, event: &Event) {
+        let observers = &self.observers;
+        match *event {
+            Event::Opened { host, id: connection_id, took } => {
+                let event = ConnectionOpened { host: self.endpoint(host), connection_id, took };
+                observers.tell(|observer| observer.connection_opened(&event));
+            }
+            Event::Discarded { host, id: connection_id, messages, lived, reason } => {
+                let host = self.endpoint(host);
+                let event = ConnectionDiscarded { host, connection_id, reason, lived, messages };
+                observers.tell(|observer| observer.connection_discarded(&event));
+            }
+            Event::OpenFailed { host, id: connection_id, took, ref error } => {
+                let event = ConnectionFailed { host: self.endpoint(host), connection_id, took, error };
+                observers.tell(|observer| observer.connection_failed(&event));
+            }
+            Event::CooldownEntered { host, pause, failures } => {
+                let event = CooldownEntered { host: self.endpoint(host), pause, failures };
+                observers.tell(|observer| observer.cooldown_entered(&event));
+            }
+            Event::CooldownLeft { host } => {
+                let event = CooldownLeft { host: self.endpoint(host) };
+                observers.tell(|observer| observer.cooldown_left(&event));
+            }
+            Event::CapacityLearned { host, connections } => {
+                let event = CapacityLearned { host: self.endpoint(host), connections };
+                observers.tell(|observer| observer.capacity_learned(&event));
+            }
+            Event::MessageLimitLearned { host, messages } => {
+                let event = MessageLimitLearned { host: self.endpoint(host), messages };
+                observers.tell(|observer| observer.message_limit_learned(&event));
+            }
+            Event::ReconnectSuppressed { host } => {
+                let event = ReconnectSuppressed { host: self.endpoint(host) };
+                observers.tell_registered(|observer| observer.reconnect_suppressed(&event));
+            }
         }
     }
 
-    fn record(&self, event: &Event) {
-        let at = |host: HostId| &self.endpoints[host.0];
-        match event {
-            Event::Opened { host, id } => debug!("connection {id} to {} opened", at(*host)),
-            Event::Discarded { host, id, messages, reason } => {
-                debug!("connection {id} to {} discarded after {messages} message(s): {reason}", at(*host));
+    fn tell_change(&self, change: Change) {
+        match change {
+            Change::Levels(host, LevelChange { idle, leased, connecting, available, cooling_down, probing }) => {
+                let host = self.endpoint(host);
+                let event = LevelsChanged { host, idle, leased, connecting, available, cooling_down, probing };
+                self.observers.tell_registered(|observer| observer.levels_changed(&event));
             }
-            Event::OpenFailed { host, error } => warn!("no connection to {}: {error}", at(*host)),
-            Event::CooldownEntered { host, pause } => warn!("{} cools down for {pause:.1?}", at(*host)),
-            Event::CooldownLeft { host } => info!("{} works again", at(*host)),
-            Event::CapacityLearned { host, connections } => {
-                debug!("{} takes no more than {connections} connection(s)", at(*host));
+            Change::Waiters(waiting) => {
+                let event = WaitersChanged { waiting };
+                self.observers.tell_registered(|observer| observer.waiters_changed(&event));
             }
         }
     }
@@ -208,7 +266,7 @@ impl<C: Connector> Shared<C> {
                 }
                 Turn::Lease(mut lease, charge) => {
                     if lease.look() {
-                        return Ok(lease);
+                        return Ok(lease.lent());
                     }
                     let decided = self.bury(&errand, lease, charge);
                     self.turn(&errand, decided)
@@ -229,7 +287,7 @@ impl<C: Connector> Shared<C> {
                                     continue;
                                 }
                                 if is_open {
-                                    return Ok(lease);
+                                    return Ok(lease.lent());
                                 }
                                 lease.finish(Fate::Discard(DiscardReason::Shutdown, Close::Polite));
                                 let (gift, fx) = self.decide(|state, _| state.refuse(RefusalReason::ShutDown));
@@ -320,6 +378,24 @@ enum Turn<'a, C: Connector> {
     Permit(OpenPermit<'a, C>),
     Wait(WaitingPlace<'a, C>),
     Refused(Refusal),
+}
+
+/// What is to be told when everything else is done, or has failed.
+struct News<'a, C: Connector> {
+    shared: &'a Shared<C>,
+    events: Vec<Event>,
+    changes: Changes,
+}
+
+impl<C: Connector> Drop for News<'_, C> {
+    fn drop(&mut self) {
+        for change in mem::replace(&mut self.changes, Changes::NONE) {
+            self.shared.tell_change(change);
+        }
+        for event in mem::take(&mut self.events) {
+            self.shared.tell(&event);
+        }
+    }
 }
 
 /// Connections to be closed, each of which has a place until it has been.

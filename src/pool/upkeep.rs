@@ -149,6 +149,7 @@ impl<T> PoolState<T> {
             self.hosts.idle().filter_map(|held| self.probe_due(&held.record)).min(),
             self.refill_due(now),
             self.fail_back_due(now),
+            self.notice_due(),
         ];
         dues.into_iter().flatten().min()
     }
@@ -159,6 +160,7 @@ impl<T> PoolState<T> {
         if self.is_shut_down {
             return chores;
         }
+        self.notice(now);
         self.sweep(now, fx);
         if self.fail_back_due(now).is_some_and(|due| due <= now) {
             self.fail_back(now, fx);

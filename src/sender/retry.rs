@@ -1,6 +1,6 @@
 //! The loop around attempts: how many, on which host, after what pause.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lettre::address::Envelope;
 
@@ -17,6 +17,7 @@ use crate::stats::HostState;
 use super::Inner;
 use super::acquisition::{Acquisition, Retry};
 use super::attempt::Call;
+use super::news::{tell_end, tell_retry};
 
 /// Sends one message, with as many attempts as its failures and the options allow.
 pub(super) fn run(
@@ -26,6 +27,18 @@ pub(super) fn run(
     options: &SendOptions,
 ) -> Result<Receipt, SendError> {
     let started = clock::now();
+    let result = send(inner, started, envelope, content, options);
+    tell_end(&inner.observers, started, &result);
+    result
+}
+
+fn send(
+    inner: &Inner,
+    started: Instant,
+    envelope: &Envelope,
+    content: &[u8],
+    options: &SendOptions,
+) -> Result<Receipt, SendError> {
     let caller = options.deadline.map(Deadline::on);
     let mail = Mail { envelope, content, policy: options.recipients };
     let cancel = options.cancel.as_ref();
@@ -51,11 +64,15 @@ pub(super) fn run(
         let Some(retry) = retry else { return Err(error) };
         avoid.insert(retry.host);
         fresh = retry.fresh;
-        if !has_other_host(inner, &avoid) {
-            let turn = Deadline::after(delay(&inner.options, attempts, fastrand::f64()));
+        if has_other_host(inner, &avoid) {
+            tell_retry(&inner.observers, &error, Duration::ZERO);
+        } else {
+            let pause = delay(&inner.options, attempts, fastrand::f64());
+            let turn = Deadline::after(pause);
             if caller.is_some_and(|caller| caller <= turn) {
                 return Err(error);
             }
+            tell_retry(&inner.observers, &error, pause);
             inner.pause.until(turn, cancel);
         }
         now = clock::now();

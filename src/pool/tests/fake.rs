@@ -10,6 +10,7 @@ use crate::blame::Blame;
 use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
+use crate::observer::Observers;
 use crate::pool::{AcquireError, Close, Connector, HostPlan, Lease, Limits, OpenError, Pool, Request};
 use crate::sync::Mutex;
 
@@ -252,7 +253,7 @@ pub(super) fn limits(max_size: usize) -> Limits {
 
 /// A pool with a thread that looks after it.
 pub(super) fn attended(fake: Fake, plans: Vec<HostPlan>, limits: Limits) -> Pool<Fake> {
-    Pool::new(fake, plans, limits, 7).unwrap()
+    Pool::new(fake, plans, limits, 7, Observers::default()).unwrap()
 }
 
 /// A pool with one host for each priority given, whose callers do everything themselves.

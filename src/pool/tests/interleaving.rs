@@ -14,6 +14,7 @@ use crate::blame::Blame;
 use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
+use crate::observer::Observers;
 use crate::pool::shared::Shared;
 use crate::pool::tests::fake::{limits, plan};
 use crate::pool::{AcquireError, Close, Connector, Fate, HostPlan, Lease, Limits, OpenError, Pool, Renewal, Request};
@@ -142,7 +143,7 @@ type Got = Result<Lease<Yard>, AcquireError<String>>;
 fn open(yard: Yard, hosts: usize, limits: Limits, attended: bool) -> Pool<Yard> {
     let hosts: Vec<HostPlan> = (0..hosts).map(|_| plan(0, 1)).collect();
     let pool = match attended {
-        true => Pool::new(yard, hosts, limits, fastrand::u64(..)).unwrap(),
+        true => Pool::new(yard, hosts, limits, fastrand::u64(..), Observers::default()).unwrap(),
         false => Pool::unattended(yard, hosts, limits, fastrand::u64(..)),
     };
     pool.connector().pool.set(Arc::downgrade(&pool.shared)).unwrap();

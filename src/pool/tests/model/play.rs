@@ -8,6 +8,7 @@ use super::book::{Book, Caller, Place, Verdict, Wish, ms};
 use super::health::HostBook;
 use super::steps::{Connecting, HOSTS, How, Setup, Step};
 use super::thread::Thread;
+use super::watched::Sums;
 use crate::blame::Blame;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
@@ -63,6 +64,8 @@ pub(super) struct Play {
     pub(super) closing: Vec<Held<u64>>,
     pub(super) thread: Thread,
     pub(super) tally: Tally,
+    /// All changes that observers were told of, if there are any.
+    pub(super) told: Option<Sums>,
     start: Instant,
     is_told: bool,
 }
@@ -95,6 +98,11 @@ impl Play {
         if setup.is_attended {
             state.attend(start);
         }
+        // Every other pool is observed.
+        let told = (setup.seed % 2 == 1).then(|| Sums::new(setup.hosts.len()));
+        if told.is_some() {
+            state.observe();
+        }
         Self {
             state,
             book: Book::new(setup, start),
@@ -104,6 +112,7 @@ impl Play {
             closing: Vec::new(),
             thread: Thread::new(setup.is_attended),
             tally: Tally::default(),
+            told,
             start,
             is_told,
         }
@@ -360,7 +369,8 @@ impl Play {
     }
 
     /// Does what was decided.
-    pub(super) fn carry_out(&mut self, own: Option<Own>, fx: Effects<u64>) {
+    pub(super) fn carry_out(&mut self, own: Option<Own>, mut fx: Effects<u64>) {
+        self.watch(&mut fx);
         let gifts = fx.gifts.iter().map(|(_, gift)| gift);
         let evicted: Vec<u64> = gifts
             .chain(own.iter().filter_map(|(step, ..)| match step {
@@ -423,12 +433,12 @@ impl Play {
         match *event {
             // Told where its place goes to.
             Event::Discarded { id, reason: DiscardReason::Evicted, .. } if evicted.contains(&id) => {}
-            Event::Discarded { id, messages, reason, host } => {
+            Event::Discarded { id, messages, reason, host, .. } => {
                 let it = &self.book.connections[&id];
                 assert_eq!((messages, host.0), (it.messages, it.host), "connection {id}");
                 self.book.discarded(id, reason);
             }
-            Event::CooldownEntered { host, pause } => {
+            Event::CooldownEntered { host, pause, .. } => {
                 let due = self.book.due_pause.take();
                 let Some((_, Some((shortest, longest)))) = due.filter(|&(due, _)| due == host.0) else {
                     panic!("I10: a pause of {pause:?}, where there was to be none: {due:?}");
@@ -443,7 +453,11 @@ impl Play {
                 assert_eq!(connections, others, "what host {} takes", host.0);
                 self.book.hosts[host.0].takes_no_more_than(connections);
             }
-            Event::Opened { .. } | Event::OpenFailed { .. } | Event::CooldownLeft { .. } => {}
+            Event::Opened { .. }
+            | Event::OpenFailed { .. }
+            | Event::CooldownLeft { .. }
+            | Event::MessageLimitLearned { .. }
+            | Event::ReconnectSuppressed { .. } => {}
         }
     }
 

@@ -1,0 +1,158 @@
+//! The log: what operators read. The guide's page `logging_and_metrics` says which record has which level, target and keys.
+
+use log::{debug, error, info, warn};
+
+use crate::error::FailureKind;
+
+use super::{
+    AcquireFinished, AcquireOutcome, AttemptFailed, CapacityLearned, ConnectionDiscarded, ConnectionFailed,
+    ConnectionOpened, CooldownEntered, CooldownLeft, KeepaliveFailed, MessageLimitLearned, Observer, OutcomeUnknown,
+    SendRetried, ThreadLost,
+};
+
+const CONNECTION: &str = "smtp_pool::connection";
+const HOST: &str = "smtp_pool::host";
+const ACQUIRE: &str = "smtp_pool::acquire";
+const SEND: &str = "smtp_pool::send";
+const POOL: &str = "smtp_pool::pool";
+
+/// Writes to the log. Nothing is formatted before the `log` crate has found the level to be enabled.
+#[derive(Debug)]
+pub(super) struct Journal;
+
+const fn ms(duration: std::time::Duration) -> u64 {
+    let millis = duration.as_millis();
+    if millis > u64::MAX as u128 { u64::MAX } else { millis as u64 }
+}
+
+impl Observer for Journal {
+    fn connection_opened(&self, event: &ConnectionOpened<'_>) {
+        let ConnectionOpened { host, connection_id, took } = event;
+        debug!(
+            target: CONNECTION,
+            event = "connection_opened", host:%, connection_id, took_ms = ms(*took);
+            "connection {connection_id} to {host} opened in {took:.1?}"
+        );
+    }
+
+    fn connection_failed(&self, event: &ConnectionFailed<'_>) {
+        let ConnectionFailed { host, connection_id, took, error } = event;
+        warn!(
+            target: CONNECTION,
+            event = "connection_failed", host:%, connection_id, took_ms = ms(*took), error;
+            "no connection to {host}: {error}"
+        );
+    }
+
+    fn connection_discarded(&self, event: &ConnectionDiscarded<'_>) {
+        let ConnectionDiscarded { host, connection_id, reason, lived, messages } = event;
+        debug!(
+            target: CONNECTION,
+            event = "connection_discarded", host:%, connection_id, reason = reason.as_str(), messages,
+            lived_ms = ms(*lived);
+            "connection {connection_id} to {host} discarded after {messages} message(s) in {lived:.1?}: {reason}"
+        );
+    }
+
+    fn keepalive_failed(&self, event: &KeepaliveFailed<'_>) {
+        let KeepaliveFailed { host, connection_id } = event;
+        debug!(
+            target: CONNECTION,
+            event = "keepalive_failed", host:%, connection_id;
+            "connection {connection_id} to {host} gave no sign of life"
+        );
+    }
+
+    fn cooldown_entered(&self, event: &CooldownEntered<'_>) {
+        let CooldownEntered { host, pause, failures } = event;
+        warn!(
+            target: HOST,
+            event = "cooldown_entered", host:%, pause_ms = ms(*pause), failures;
+            "{host} cools down for {pause:.1?} after {failures} failure(s)"
+        );
+    }
+
+    fn cooldown_left(&self, event: &CooldownLeft<'_>) {
+        let CooldownLeft { host } = event;
+        info!(target: HOST, event = "cooldown_left", host:%; "{host} works again");
+    }
+
+    fn capacity_learned(&self, event: &CapacityLearned<'_>) {
+        let CapacityLearned { host, connections } = event;
+        debug!(
+            target: HOST,
+            event = "capacity_learned", host:%, connections;
+            "{host} takes no more than {connections} connection(s)"
+        );
+    }
+
+    fn message_limit_learned(&self, event: &MessageLimitLearned<'_>) {
+        let MessageLimitLearned { host, messages } = event;
+        debug!(
+            target: HOST,
+            event = "message_limit_learned", host:%, messages;
+            "{host} takes no more than {messages} message(s) over one connection"
+        );
+    }
+
+    fn acquire_finished(&self, event: &AcquireFinished<'_>) {
+        let AcquireFinished { outcome, waited, counts, .. } = event;
+        if *outcome != AcquireOutcome::Exhausted {
+            return;
+        }
+        let counts = counts.unwrap_or_default();
+        warn!(
+            target: ACQUIRE,
+            event = "acquire_timed_out", waited_ms = ms(*waited), max_size = counts.max_size, total = counts.total,
+            idle = counts.idle, leased = counts.leased, connecting = counts.connecting, waiting = counts.waiting;
+            "no connection came free within {waited:.1?}; {counts}"
+        );
+    }
+
+    fn attempt_failed(&self, event: &AttemptFailed<'_>) {
+        let AttemptFailed { host, connection_id, classification, step, code, is_replaced } = event;
+        let (kind, stage) = (classification.kind, classification.stage);
+        // That one has a record of its own.
+        if kind == FailureKind::UnknownAfterData {
+            return;
+        }
+        let what = match code {
+            Some(_) => "refused",
+            None => "failed",
+        };
+        debug!(
+            target: SEND,
+            event = "attempt_failed", host:%, connection_id, kind = kind.as_str(), stage = stage.as_str(),
+            reason = classification.reason, step, code, is_replaced;
+            "{host}: a message {what} {stage}: {kind} ({})", classification.reason
+        );
+    }
+
+    fn send_retried(&self, event: &SendRetried<'_>) {
+        let SendRetried { host, attempts, classification, pause } = event;
+        debug!(
+            target: SEND,
+            event = "send_retried", host:%, attempts, kind = classification.kind.as_str(), pause_ms = ms(*pause);
+            "attempt {attempts} failed on {host}, another follows after {pause:.1?}"
+        );
+    }
+
+    fn outcome_unknown(&self, event: &OutcomeUnknown<'_>) {
+        let OutcomeUnknown { host, connection_id, reason } = event;
+        warn!(
+            target: SEND,
+            event = "outcome_unknown", host:%, connection_id, reason;
+            "{host}: the outcome of a message is unknown: {reason}"
+        );
+    }
+
+    fn thread_lost(&self, event: &ThreadLost<'_>) {
+        let ThreadLost { thread, error } = event;
+        error!(target: POOL, event = "thread_lost", thread, error; "the pool is without its {thread} thread: {error}");
+    }
+}
+
+/// Said once of each observer.
+pub(super) fn observer_panicked() {
+    error!(target: POOL, event = "observer_panicked"; "an observer panicked; this is said once, and it is told everything all the same");
+}
