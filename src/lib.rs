@@ -54,6 +54,7 @@
 //! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
+//! - [`Observer`], [`_guide::logging_and_metrics`]: what happens inside, told to your code, to the log, and to a dashboard
 //! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means
 //! - `testing` (feature): an embedded, scriptable SMTP server for your own tests
 //! - `SmtpConnectionManager` (feature `r2d2`, on by default): the same connections under a plain [`r2d2`](https://docs.rs/r2d2) pool
@@ -61,16 +62,20 @@
 //!
 //! # What is logged
 //!
-//! By the `log` crate: `error` when the pool's own thread ended early or another could not be started; `warn` when no connection came
-//! free in time, when one could not be opened, when a host begins to cool down, and when a message's outcome is unknown; `info` when a
-//! host works again; `debug` for connections opened and discarded with the reason, for each classified failure, and when a host gets BDAT
-//! wrong. Never credentials, addresses or content, at any level.
+//! By the `log` crate: `error` when the pool's own thread ended early or another could not be started, or an observer panicked; `warn`
+//! when no connection came free in time, when one could not be opened, when a host begins to cool down, and when a message's outcome is
+//! unknown; `info` when a host works again; `debug` for connections opened and discarded with the reason, for each classified failure
+//! and retry, and for what is learned of a host. Never credentials, addresses or content, at any level.
+//!
+//! Records have structured keys, and there are metrics: [`_guide::logging_and_metrics`] has all of both. Both are built on the
+//! [`Observer`] trait, which is there for your own use too.
 //!
 //! # Features
 //!
 //! | feature | default | what it costs |
 //! |---|---|---|
 //! | `r2d2` | yes | r2d2 and its timer-thread crate. With Rust 1.85 hold `scheduled-thread-pool` at 0.2.7: 0.2.8 needs a newer compiler |
+//! | `metrics` | no | the `metrics` facade: `MetricsObserver`, which counts and measures for the recorder that the program has installed, see [`_guide::logging_and_metrics`] |
 //! | `serde` | no | serde_core and humantime, no macro: [`PoolOptions`] and [`Host`] from TOML, JSON and YAML, see [`_guide::configuration`] |
 //! | `testing` | no | rcgen and ring, for a throw-away certificate |
 

@@ -4,6 +4,7 @@
 //! - [`configuration`]: options from a file, and every setting in an example
 //! - [`delivery_guarantees`]: what each outcome of a send means, why, and what to do about it
 //! - [`how_it_is_tested`]: where each claim is put to the test, by which command, and who is the judge
+//! - [`logging_and_metrics`]: every log record and every metric, and which question it answers
 
 pub mod choosing_cooldowns {
     #![doc = include_str!("choosing_cooldowns.md")]
@@ -24,4 +25,8 @@ pub mod delivery_guarantees {
 
 pub mod how_it_is_tested {
     #![doc = include_str!("how_it_is_tested.md")]
+}
+
+pub mod logging_and_metrics {
+    #![doc = include_str!("logging_and_metrics.md")]
 }

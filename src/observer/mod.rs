@@ -25,8 +25,9 @@ macro_rules! observer {
         /// Registered with [`SmtpSenderBuilder::observer`](crate::SmtpSenderBuilder::observer). Methods run in whichever thread did what
         /// they tell of, often in the caller's, and what they take comes out of its time: hand over what takes long. No lock of the
         /// sender is held meanwhile, so an observer may call the sender: `status`, `send`, even `shutdown`, which does not wait longer
-        /// than it says although the send that it was called from cannot end before it. Such a call may find every connection taken,
-        /// one of them by its own thread, and then waits for `acquire_timeout`.
+        /// than it says although the send that it was called from cannot end before it. A `send` from within may have to wait for what
+        /// its own thread has in hand, the only connection or the one try of a host that failed, and then does so for
+        /// `acquire_timeout`.
         ///
         /// An observer is not told what it does itself: while it runs, no method of it is called in the same thread. A panic is caught,
         /// said once by a log record of level `error`, and harms nothing (unless the program was built with `panic = "abort"`).

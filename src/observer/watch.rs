@@ -95,7 +95,8 @@ impl AtWork {
             }
             is_new
         });
-        begun.unwrap_or(false).then_some(Self)
+        // Not `then_some`: what comes about is dropped, and its end is another one's.
+        begun.unwrap_or(false).then(|| Self)
     }
 }
 
