@@ -127,11 +127,11 @@ pub mod _guide;
 pub use crate::cancel::CancelToken;
 pub use crate::endpoint::Endpoint;
 pub use crate::error::{Classification, FailureKind, SendError};
+#[cfg(feature = "r2d2")]
+pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 #[cfg(feature = "metrics")]
 pub use crate::observer::MetricsObserver;
 pub use crate::observer::Observer;
-#[cfg(feature = "r2d2")]
-pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 pub use crate::options::{
     AmbiguityBoundary, Backoff, Host, KeepaliveCommand, OptionsError, PoolOptions, RecipientPolicy, SendOptions,
 };

@@ -150,7 +150,8 @@ fn values_are_true(lines: &[Line]) {
     let of = |event: &str| lines.iter().filter(|line| line.keys["event"] == event).collect::<Vec<_>>();
     for line in lines {
         for (key, value) in &line.keys {
-            let is_number = key.ends_with("_ms") || ["connection_id", "messages", "failures", "attempts"].contains(&&**key);
+            let is_number =
+                key.ends_with("_ms") || ["connection_id", "messages", "failures", "attempts"].contains(&&**key);
             assert!(!is_number || value.parse::<u64>().is_ok(), "{key} = {value} in {line:?}");
         }
         if let Some(host) = line.keys.get("host") {
@@ -161,8 +162,10 @@ fn values_are_true(lines: &[Line]) {
     for reason in ["shutdown", "keepalive_failure", "broken", "max_messages"] {
         assert!(reasons.contains(reason), "{reason} is not among {reasons:?}");
     }
-    let failures: BTreeSet<_> =
-        of("attempt_failed").iter().map(|line| (&*line.keys["kind"], &*line.keys["stage"], &*line.keys["code"])).collect();
+    let failures: BTreeSet<_> = of("attempt_failed")
+        .iter()
+        .map(|line| (&*line.keys["kind"], &*line.keys["stage"], &*line.keys["code"]))
+        .collect();
     assert!(failures.contains(&("retryable_temporary_failure", "envelope_started", "451")), "{failures:?}");
     let unknown = of("outcome_unknown");
     assert_eq!(unknown.len(), 1, "{unknown:?}");

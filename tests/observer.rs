@@ -307,7 +307,11 @@ fn levels_come_to_what_the_status_shows_and_to_nothing_after_the_end() {
     for server in &servers {
         let mut script = Script::new();
         for nth in (5..200).step_by(7) {
-            script = script.on_nth(Stage::Data, nth, [Action::Reset]).on_nth(Stage::Rcpt, nth, [Action::reply("550 no\r\n")]);
+            script = script.on_nth(Stage::Data, nth, [Action::Reset]).on_nth(
+                Stage::Rcpt,
+                nth,
+                [Action::reply("550 no\r\n")],
+            );
         }
         server.set_script(script);
     }
@@ -385,11 +389,15 @@ fn values_are_those_of_the_receipt_and_of_the_status() {
         assert_eq!(heard.len(), 1, "{method}: {heard:?}");
         heard[0].clone()
     };
-    let says = |event: &str, what: &[&str]| what.iter().for_each(|part| assert!(event.contains(part), "{part}: {event}"));
+    let says =
+        |event: &str, what: &[&str]| what.iter().for_each(|part| assert!(event.contains(part), "{part}: {event}"));
     let id = format!("connection_id: {}", receipt.connection_id());
     says(&only("connection_opened"), &[&host, &id, "took: "]);
     says(&only("connection_discarded"), &[&host, &id, "reason: Shutdown", "messages: 2"]);
-    says(&only("attempt_failed"), &[&host, &id, "PermanentFailure", "EnvelopeStarted", "code: Some(550)", "Some(\"RCPT\")"]);
+    says(
+        &only("attempt_failed"),
+        &[&host, &id, "PermanentFailure", "EnvelopeStarted", "code: Some(550)", "Some(\"RCPT\")"],
+    );
     let finished = memory.of("send_finished");
     assert_eq!(finished.len(), 3);
     says(&finished[0], &["outcome: Ok(())", &host, "attempts: 1", &format!("elapsed: {:?}", receipt.elapsed())]);

@@ -29,8 +29,14 @@ pub(super) struct Effects<T> {
 
 impl<T> Effects<T> {
     pub(super) const fn new() -> Self {
-        Self { gifts: Vec::new(), nudge: None, closings: Vec::new(), events: Vec::new(),
-            changes: Changes::NONE, ring: false }
+        Self {
+            gifts: Vec::new(),
+            nudge: None,
+            closings: Vec::new(),
+            events: Vec::new(),
+            changes: Changes::NONE,
+            ring: false,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

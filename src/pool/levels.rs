@@ -177,7 +177,10 @@ impl<T> Hosts<T> {
         let tiers = &self.tiers[..first.map_or(self.tiers.len(), |first| first + 1)];
         let hosts = tiers.iter().flatten().copied();
         hosts.filter(move |&id| {
-            !errand.is_late(now) && errand.admits(id) && !self.get(id).cooldown.may_open(now) && !self.may_lend(id, errand)
+            !errand.is_late(now)
+                && errand.admits(id)
+                && !self.get(id).cooldown.may_open(now)
+                && !self.may_lend(id, errand)
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::blame::Blame;
 use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
-use crate::observer::Observers;
+use crate::observer::{LevelsChanged, Observer, Observers, WaitersChanged};
 use crate::pool::shared::Shared;
 use crate::pool::tests::fake::{limits, plan};
 use crate::pool::{AcquireError, Close, Connector, Fate, HostPlan, Lease, Limits, OpenError, Pool, Renewal, Request};
@@ -61,6 +61,27 @@ struct Yard {
     /// Out of 256 connections, so many are found dead.
     mortality: u8,
     pool: OnceLock<Weak<Shared<Self>>>,
+    told: Arc<Told>,
+}
+
+/// All that the pool has told of its counts: idle, leased, connecting, waiting.
+#[derive(Debug, Default)]
+struct Told(Mutex<[i64; 4]>);
+
+impl Told {
+    fn add(&self, by: [i64; 4]) {
+        self.0.lock().iter_mut().zip(by).for_each(|(sum, by)| *sum += by);
+    }
+}
+
+impl Observer for Told {
+    fn levels_changed(&self, event: &LevelsChanged<'_>) {
+        self.add([event.idle, event.leased, event.connecting, 0]);
+    }
+
+    fn waiters_changed(&self, event: &WaitersChanged) {
+        self.add([0, 0, 0, event.waiting]);
+    }
 }
 
 /// One connection's place in the books.
@@ -78,7 +99,7 @@ impl Drop for Wire {
 
 impl Yard {
     fn new(luck: impl Fn() -> Luck + Send + Sync + 'static) -> Self {
-        Self { book: Arc::default(), luck: Box::new(luck), mortality: 0, pool: OnceLock::new() }
+        Self { book: Arc::default(), luck: Box::new(luck), mortality: 0, pool: OnceLock::new(), told: Arc::default() }
     }
 
     /// What a callback of an application may do.
@@ -142,9 +163,11 @@ type Got = Result<Lease<Yard>, AcquireError<String>>;
 
 fn open(yard: Yard, hosts: usize, limits: Limits, attended: bool) -> Pool<Yard> {
     let hosts: Vec<HostPlan> = (0..hosts).map(|_| plan(0, 1)).collect();
+    let told: Arc<dyn Observer> = yard.told.clone();
+    let observers = Observers::new([told]);
     let pool = match attended {
-        true => Pool::new(yard, hosts, limits, fastrand::u64(..), Observers::default()).unwrap(),
-        false => Pool::unattended(yard, hosts, limits, fastrand::u64(..)),
+        true => Pool::new(yard, hosts, limits, fastrand::u64(..), observers).unwrap(),
+        false => Pool::of(Shared::new(yard, hosts, limits, fastrand::u64(..), observers).0),
     };
     pool.connector().pool.set(Arc::downgrade(&pool.shared)).unwrap();
     pool
@@ -196,6 +219,9 @@ fn assert_at_rest(pool: &Pool<Yard>) {
     let counts = status.counts;
     assert!(drained && counts.waiting == 0, "{counts}");
     assert_eq!(status.created, status.discarded.total() + counts.idle as u64, "{status:?}");
+    // Whatever the order in which it was told.
+    let shown = [counts.idle, counts.leased, counts.connecting, counts.waiting].map(|count| count as i64);
+    assert_eq!(*pool.connector().told.0.lock(), shown, "told, and shown");
     let book = pool.connector().book.lock();
     assert_eq!(book.places, counts.idle, "{counts}");
     assert!(book.lent.is_empty());

@@ -11,6 +11,7 @@ mod hosts;
 mod interleaving;
 mod maintenance;
 mod model;
+mod observing;
 mod other_pools;
 mod reserve;
 mod retiring;

@@ -49,7 +49,8 @@ impl Play {
     /// What the lock does at the end of each decision.
     pub(super) fn watch(&mut self, fx: &mut Effects<u64>) {
         self.state.note_changes(fx);
-        let changes: Vec<Change> = std::mem::replace(&mut fx.changes, crate::pool::levels::Changes::NONE).into_iter().collect();
+        let changes: Vec<Change> =
+            std::mem::replace(&mut fx.changes, crate::pool::levels::Changes::NONE).into_iter().collect();
         assert!(self.told.is_some() || changes.is_empty(), "told to nobody");
         if let Some(sums) = &mut self.told {
             changes.into_iter().for_each(|change| sums.add(change));
