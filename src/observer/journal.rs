@@ -1,5 +1,7 @@
 //! The log: what operators read. The guide's page `logging_and_metrics` says which record has which level, target and keys.
 
+use std::time::Duration;
+
 use log::{debug, error, info, warn};
 
 use crate::error::FailureKind;
@@ -20,9 +22,8 @@ const POOL: &str = "smtp_pool::pool";
 #[derive(Debug)]
 pub(super) struct Journal;
 
-const fn ms(duration: std::time::Duration) -> u64 {
-    let millis = duration.as_millis();
-    if millis > u64::MAX as u128 { u64::MAX } else { millis as u64 }
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Observer for Journal {
@@ -155,4 +156,65 @@ impl Observer for Journal {
 /// Said once of each observer.
 pub(super) fn observer_panicked() {
     error!(target: POOL, event = "observer_panicked"; "an observer panicked; this is said once, and it is told everything all the same");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use log::kv::{Error, Key, Value, VisitSource};
+    use log::{LevelFilter, Log, Metadata, Record};
+
+    use super::*;
+
+    /// The row of the guide's table that a record would have, all that can be seen of it.
+    struct Rows(Mutex<Vec<String>>);
+
+    static ROWS: Rows = Rows(Mutex::new(Vec::new()));
+
+    struct Keys(Vec<String>);
+
+    impl<'kvs> VisitSource<'kvs> for Keys {
+        fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+            match key.as_str() {
+                "event" => self.0.insert(0, value.to_string()),
+                key => self.0.push(format!("`{key}`")),
+            }
+            Ok(())
+        }
+    }
+
+    impl Log for Rows {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &Record<'_>) {
+            let mut keys = Keys(Vec::new());
+            let is_read = record.key_values().visit(&mut keys).is_ok() && !keys.0.is_empty();
+            if is_read && record.target() == POOL {
+                let level = record.level().as_str().to_ascii_lowercase();
+                let row = format!("| `{}` | {level} | `{}` | {} |", keys.0[0], record.target(), keys.0[1..].join(" "));
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+            }
+        }
+        fn flush(&self) {}
+    }
+
+    /// The rows that tests/logging.rs cannot bring about are kept as well.
+    #[test]
+    fn what_seldom_happens_is_logged_as_the_page_says() {
+        log::set_logger(&ROWS).unwrap();
+        log::set_max_level(LevelFilter::Error);
+        Journal.thread_lost(&ThreadLost { thread: "refill", error: "none to be had" });
+        observer_panicked();
+        let rows = ROWS.0.lock().unwrap().clone();
+        let page = include_str!("../guide/logging_and_metrics.md");
+        for event in ["thread_lost", "observer_panicked"] {
+            let row = rows.iter().find(|row| row.contains(event)).unwrap();
+            assert!(
+                page.lines().any(|line| line.replace("|  |", "| |").starts_with(&row.replace("|  |", "| |"))),
+                "{row}"
+            );
+        }
+    }
 }

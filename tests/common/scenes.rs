@@ -30,7 +30,9 @@ impl Door<'_> {
     }
 }
 
-pub const SCENES: [(&str, fn(&Door<'_>)); 10] = [
+pub type Scene = fn(&Door<'_>);
+
+pub const SCENES: [(&str, Scene); 10] = [
     ("accepted", accepted),
     ("retried", retried),
     ("unknown", unknown),
