@@ -247,10 +247,6 @@ fn watch(is_over: impl Fn() -> bool, lateness: &AtomicU64, report: &mpsc::Sender
     }
 }
 
-fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
-}
-
 #[test]
 #[ignore = "takes ten minutes and needs a private Postfix and smtp-sink"]
 fn ten_minutes_of_crashing_servers_lose_nothing_double_nothing_and_leak_nothing() {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::thread;
 
+#[cfg(target_os = "linux")]
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 
 pub fn describe() -> Value {
@@ -31,4 +33,37 @@ pub fn in_words(machine: &Value) -> String {
         text("system"),
         text("load")
     )
+}
+
+/// While it lives, what this thread starts, threads and programs, runs on one core, and so does this thread.
+///
+/// A single connection is a ping-pong of two processes. On two cores each of its turns waits for a core to wake up, which can take ten
+/// times as long as the work, and never twice the same; on one core a turn is a switch of tasks.
+pub struct OneCore {
+    #[cfg(target_os = "linux")]
+    before: CpuSet,
+}
+
+impl OneCore {
+    #[cfg(target_os = "linux")]
+    pub fn enter() -> Self {
+        let before = sched_getaffinity(None).unwrap();
+        let last = (0..CpuSet::MAX_CPU).rfind(|&core| before.is_set(core)).unwrap();
+        let mut one = CpuSet::new();
+        one.set(last);
+        sched_setaffinity(None, &one).unwrap();
+        Self { before }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn enter() -> Self {
+        Self {}
+    }
+}
+
+impl Drop for OneCore {
+    fn drop(&mut self) {
+        #[cfg(target_os = "linux")]
+        sched_setaffinity(None, &self.before).unwrap();
+    }
 }

@@ -53,6 +53,11 @@ pub fn thrice(check: impl Fn()) {
     check();
 }
 
+/// A number that whoever runs a long test chooses.
+pub fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
 pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }

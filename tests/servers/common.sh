@@ -71,3 +71,12 @@ wait_for_port() {
     done
     fail "nothing answers on port $1"
 }
+
+# Waits until an SMTP server greets on the port, a minute at most: one that has just started takes connections before it serves them.
+wait_for_greeting() {
+    wait_for_port "$1"
+    (
+        exec 9<>"/dev/tcp/127.0.0.1/$1"
+        read -r -t 60 greeting <&9 && [[ $greeting == 220* ]]
+    ) 2>/dev/null || fail "no SMTP server greets on port $1"
+}

@@ -23,7 +23,7 @@ export LD_LIBRARY_PATH=$libraries
 
 if [ "$command" = stop ]; then
     [ -f "$dir/etc/main.cf" ] || exit 0
-    "$root/usr/sbin/postfix" -c "$dir/etc" stop >/dev/null 2>&1 || true
+    timeout 30 "$root/usr/sbin/postfix" -c "$dir/etc" stop >/dev/null 2>&1 || true
     stop_process
     exit 0
 fi
@@ -165,4 +165,5 @@ if ! "$root/usr/sbin/postfix" -c "$dir/etc" start </dev/null >"$dir/log/start" 2
     fail "Postfix did not start"
 fi
 for port in "${ports[@]}"; do wait_for_port "$port"; done
+wait_for_greeting "$smtp_port"
 tr -d ' \n' <"$dir/spool/pid/master.pid" >"$dir/pid"

@@ -18,6 +18,9 @@ use crate::paired::Contestant;
 const GROUP_COMMANDS: usize = 50;
 const GROUP_BYTES: usize = 4096;
 
+/// A server that says nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How it talks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialogue {
@@ -77,7 +80,8 @@ enum Wire {
 }
 
 impl Wire {
-    fn expect_several_replies(&self) -> io::Result<()> {
+    /// A server with Nagle's algorithm on holds the next reply back until the last one was acknowledged.
+    fn acknowledge_at_once(&self) -> io::Result<()> {
         let socket = match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_ref(),
@@ -117,7 +121,7 @@ impl Connection {
     fn open(load: &Load, dialogue: Dialogue) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", load.server.port)).unwrap();
         socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut connection = Self {
             wire: Wire::Plain(socket),
             buffer: vec![0; 16 * 1024].into(),
@@ -148,9 +152,6 @@ impl Connection {
                 let (commands, due) = &self.groups[index];
                 let due = *due;
                 self.wire.write(commands)?;
-                if due > 1 {
-                    self.wire.expect_several_replies()?;
-                }
                 self.read_replies(due)?;
             }
             if !self.content.is_empty() {
@@ -165,6 +166,9 @@ impl Connection {
     fn read_replies(&mut self, mut due: usize) -> io::Result<()> {
         let (mut end, mut line) = (0, 0);
         while due > 0 {
+            if end > 0 {
+                self.wire.acknowledge_at_once()?;
+            }
             let read = self.wire.read(&mut self.buffer[end..])?;
             assert!(read > 0, "the server closed");
             end += read;

@@ -6,6 +6,7 @@ use smtp_pool::testing::{Security, TestServer};
 
 use crate::Plan;
 use crate::client::{Load, Peer, Server, connect_all};
+use crate::machine::OneCore;
 use crate::paired::{Effort, Rates, compete};
 use crate::postfix::{Postfix, free_port};
 use crate::report::{Bar, Bound, Panel, Report, Row};
@@ -16,12 +17,13 @@ const LARGE: usize = 100_000;
 
 /// Against smtp-sink, which takes everything and keeps nothing.
 pub fn plain(plan: &Plan, report: &mut Report) {
-    let sink = Sink::forgetful(free_port());
     // The figures with a promise are close to it, so they get the most rounds.
     for (connections, size, rounds) in [(1, SMALL, 21), (8, SMALL, 15), (1, LARGE, 7), (8, LARGE, 7)] {
+        let one_core = (connections == 1).then(OneCore::enter);
+        let sink = Sink::forgetful(free_port());
         let load = Load::new(Server::plain(sink.port()), connections, size);
         let rates = run(&load, plan.effort(rounds, Duration::from_millis(300)));
-        let title = title(&load);
+        let title = format!("{}{}", title(&load), if one_core.is_some() { " on one core" } else { "" });
         let mut rows = absolute(&rates);
         let pool = Peer::Pool.name();
         for (peer, bound) in promises(connections, size) {
