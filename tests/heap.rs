@@ -65,7 +65,8 @@ fn an_observer_costs_a_send_nothing_of_the_heap() {
     let envelope = envelope();
     let content = message(700);
     let allocations = |observed: bool| {
-        let server = TestServer::builder().security(Security::Plain).size(None).record(false).keep_messages(false).start();
+        let server =
+            TestServer::builder().security(Security::Plain).size(None).record(false).keep_messages(false).start();
         let builder = SmtpSender::builder().host(Host::plain("127.0.0.1").port(server.port())).max_size(1);
         let sender = if observed { builder.observer(Idle) } else { builder }.build().unwrap();
         let send = || drop(sender.send_raw(&envelope, &content).unwrap());
