@@ -1,5 +1,6 @@
 //! The log: what operators read. The guide's page `logging_and_metrics` says which record has which level, target and keys.
 
+use std::fmt;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
@@ -117,15 +118,12 @@ impl Observer for Journal {
         if kind == FailureKind::UnknownAfterData {
             return;
         }
-        let what = match code {
-            Some(_) => "refused",
-            None => "failed",
-        };
+        let what = What { step: *step, code: *code };
         debug!(
             target: SEND,
             event = "attempt_failed", host:%, connection_id, kind = kind.as_str(), stage = stage.as_str(),
             reason = classification.reason, step, code, is_replaced;
-            "{host}: a message {what} {stage}: {kind} ({})", classification.reason
+            "{host}: {what} {stage}: {kind} ({})", classification.reason
         );
     }
 
@@ -150,6 +148,23 @@ impl Observer for Journal {
     fn thread_lost(&self, event: &ThreadLost<'_>) {
         let ThreadLost { thread, error } = event;
         error!(target: POOL, event = "thread_lost", thread, error; "the pool is without its {thread} thread: {error}");
+    }
+}
+
+/// What went wrong with a message, as far as is known.
+struct What {
+    step: Option<&'static str>,
+    code: Option<u16>,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code, self.step) {
+            (Some(code), Some(step)) => write!(f, "{code} to {step}"),
+            (Some(code), None) => write!(f, "{code} to a message"),
+            (None, Some(step)) => write!(f, "failed in {step}"),
+            (None, None) => f.write_str("a message failed"),
+        }
     }
 }
 

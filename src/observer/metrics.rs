@@ -1,10 +1,10 @@
 //! Metrics for whatever recorder the program has, by the `metrics` facade. The guide's page `logging_and_metrics` says which question
 //! each of them answers.
 
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
-use metrics::{Key, Label, Level, Metadata, SharedString, Unit, with_recorder};
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, SharedString, Unit, with_recorder};
 
 use crate::endpoint::Endpoint;
 use crate::error::FailureKind;
@@ -47,8 +47,8 @@ const NO_HOST: SharedString = SharedString::const_str("none");
 /// Counts and measures for the recorder that the program has installed (feature `metrics`), by the names and labels of
 /// [`_guide::logging_and_metrics`](crate::_guide::logging_and_metrics).
 ///
-/// Register it with [`SmtpSenderBuilder::observer`](crate::SmtpSenderBuilder::observer), after the recorder has been installed: what
-/// happens before that is lost, and a gauge that has lost a step is wrong from then on. Several senders may have one each, or share
+/// Make it and build the sender after the recorder has been installed: most metrics are looked up once, and go nowhere if there was
+/// nobody to take them. Several senders may have one each, or share
 /// one; their values add up, and what a sender that has ended had in gauges is taken out again.
 ///
 /// ```
@@ -61,34 +61,38 @@ const NO_HOST: SharedString = SharedString::const_str("none");
 ///     .build()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 pub struct MetricsObserver {
+    waiters: Gauge,
+    wait_time: Histogram,
+    exhausted: Counter,
     /// A handful, and never less: a list is as good as any map.
-    hosts: RwLock<Vec<(Endpoint, Arc<HostKeys>)>>,
+    hosts: RwLock<Vec<(Endpoint, Arc<HostMetrics>)>>,
 }
 
 impl MetricsObserver {
-    /// Describes the metrics to the recorder.
+    /// Describes the metrics to the recorder, and begins with what is of no one host.
     #[must_use]
     pub fn new() -> Self {
         describe();
-        add(&Key::from_static_name(EXHAUSTED), 0);
-        move_by(&Key::from_static_name(WAITERS), 0);
-        Self { hosts: RwLock::default() }
+        let exhausted = counter(&Key::from_static_name(EXHAUSTED));
+        exhausted.increment(0);
+        let waiters = gauge(&Key::from_static_name(WAITERS));
+        waiters.increment(0.0);
+        Self { waiters, wait_time: histogram(&Key::from_static_name(WAIT_TIME)), exhausted, hosts: RwLock::default() }
     }
 
-    fn host(&self, host: &Endpoint) -> Arc<HostKeys> {
-        let find = |hosts: &[(Endpoint, Arc<HostKeys>)]| {
-            hosts.iter().find(|(endpoint, _)| endpoint == host).map(|(_, keys)| Arc::clone(keys))
+    fn host(&self, host: &Endpoint) -> Arc<HostMetrics> {
+        let find = |hosts: &[(Endpoint, Arc<HostMetrics>)]| {
+            hosts.iter().find(|(endpoint, _)| endpoint == host).map(|(_, metrics)| Arc::clone(metrics))
         };
         let known = find(&self.hosts.read().unwrap_or_else(PoisonError::into_inner));
         known.unwrap_or_else(|| {
-            let keys = Arc::new(HostKeys::new(host));
+            let metrics = Arc::new(HostMetrics::new(host));
             let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
             // Somebody may have been faster.
             find(&hosts).unwrap_or_else(|| {
-                hosts.push((host.clone(), Arc::clone(&keys)));
-                keys
+                hosts.push((host.clone(), Arc::clone(&metrics)));
+                metrics
             })
         })
     }
@@ -104,55 +108,60 @@ impl Default for MetricsObserver {
     }
 }
 
-/// What is recorded with each message, or may be; made once, because that takes as long as recording does.
-#[derive(Debug)]
-struct HostKeys {
-    label: SharedString,
-    active: Key,
-    idle: Key,
-    created: Key,
-    create_failures: Key,
-    lease_duration: Key,
-    keepalive_failures: Key,
-    suppressed: Key,
-    cooldown_active: Key,
-    available: Key,
-    accepted_duration: Key,
-    success: Key,
-    ambiguous: Key,
+impl fmt::Debug for MetricsObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetricsObserver").finish_non_exhaustive()
+    }
 }
 
-impl HostKeys {
+/// What is recorded with each message, or may be: looked up once, because that takes longer than to record.
+struct HostMetrics {
+    label: SharedString,
+    active: Gauge,
+    idle: Gauge,
+    created: Counter,
+    create_failures: Counter,
+    lease_duration: Histogram,
+    keepalive_failures: Counter,
+    suppressed: Counter,
+    cooldown_active: Gauge,
+    available: Gauge,
+    accepted_duration: Histogram,
+    success: Counter,
+    ambiguous: Counter,
+}
+
+impl HostMetrics {
     fn new(host: &Endpoint) -> Self {
         let label: SharedString = Arc::<str>::from(host.to_string()).into();
         let key = |name| labelled(name, &label, []);
-        let keys = Self {
-            active: key(ACTIVE),
-            idle: key(IDLE),
-            created: key(CREATED),
-            create_failures: key(CREATE_FAILURES),
-            lease_duration: key(LEASE_DURATION),
-            keepalive_failures: key(KEEPALIVE_FAILURES),
-            suppressed: key(SUPPRESSED),
-            cooldown_active: key(COOLDOWN_ACTIVE),
-            available: key(AVAILABLE),
-            accepted_duration: labelled(DURATION, &label, [("kind", ACCEPTED)]),
-            success: key(SUCCESS),
-            ambiguous: key(AMBIGUOUS),
+        let metrics = Self {
+            active: gauge(&key(ACTIVE)),
+            idle: gauge(&key(IDLE)),
+            created: counter(&key(CREATED)),
+            create_failures: counter(&key(CREATE_FAILURES)),
+            lease_duration: histogram(&key(LEASE_DURATION)),
+            keepalive_failures: counter(&key(KEEPALIVE_FAILURES)),
+            suppressed: counter(&key(SUPPRESSED)),
+            cooldown_active: gauge(&key(COOLDOWN_ACTIVE)),
+            available: gauge(&key(AVAILABLE)),
+            accepted_duration: histogram(&labelled(DURATION, &label, [("kind", ACCEPTED)])),
+            success: counter(&key(SUCCESS)),
+            ambiguous: counter(&key(AMBIGUOUS)),
             label,
         };
         // There from the start: whoever watches for an increase does not see the first one of a series that begins with it.
-        let Self { created, create_failures, keepalive_failures, suppressed, success, ambiguous, .. } = &keys;
+        let Self { created, create_failures, keepalive_failures, suppressed, success, ambiguous, .. } = &metrics;
         for counter in [created, create_failures, keepalive_failures, suppressed, success, ambiguous] {
-            add(counter, 0);
+            counter.increment(0);
         }
         for reason in DiscardReason::ALL {
-            add(&labelled(DROPPED, &keys.label, [("reason", reason.as_str())]), 0);
+            counter(&labelled(DROPPED, &metrics.label, [("reason", reason.as_str())])).increment(0);
         }
-        for gauge in [&keys.active, &keys.idle, &keys.cooldown_active, &keys.available] {
-            move_by(gauge, 0);
+        for gauge in [&metrics.active, &metrics.idle, &metrics.cooldown_active, &metrics.available] {
+            gauge.increment(0.0);
         }
-        keys
+        metrics
     }
 }
 
@@ -163,91 +172,93 @@ fn labelled<const N: usize>(name: &'static str, host: &SharedString, more: [(&'s
     Key::from_parts(name, labels)
 }
 
-fn add(counter: &Key, count: u64) {
-    with_recorder(|recorder| recorder.register_counter(counter, &METADATA)).increment(count);
+fn counter(key: &Key) -> Counter {
+    with_recorder(|recorder| recorder.register_counter(key, &METADATA))
+}
+
+fn gauge(key: &Key) -> Gauge {
+    with_recorder(|recorder| recorder.register_gauge(key, &METADATA))
+}
+
+fn histogram(key: &Key) -> Histogram {
+    with_recorder(|recorder| recorder.register_histogram(key, &METADATA))
 }
 
 /// Moves a gauge and never sets it: senders add up, and threads may come in any order.
 #[expect(clippy::cast_precision_loss, reason = "nobody has 2^53 connections")]
-fn move_by(gauge: &Key, change: i64) {
-    with_recorder(|recorder| recorder.register_gauge(gauge, &METADATA)).increment(change as f64);
-}
-
-fn record(histogram: &Key, duration: Duration) {
-    with_recorder(|recorder| recorder.register_histogram(histogram, &METADATA)).record(duration.as_secs_f64());
+fn move_by(gauge: &Gauge, change: i64) {
+    if change != 0 {
+        gauge.increment(change as f64);
+    }
 }
 
 impl Observer for MetricsObserver {
     fn connection_opened(&self, event: &ConnectionOpened<'_>) {
-        add(&self.host(event.host).created, 1);
+        self.host(event.host).created.increment(1);
     }
 
     fn connection_failed(&self, event: &ConnectionFailed<'_>) {
-        add(&self.host(event.host).create_failures, 1);
+        self.host(event.host).create_failures.increment(1);
     }
 
     fn connection_discarded(&self, event: &ConnectionDiscarded<'_>) {
-        add(&labelled(DROPPED, &self.host(event.host).label, [("reason", event.reason.as_str())]), 1);
+        let reason = ("reason", event.reason.as_str());
+        counter(&labelled(DROPPED, &self.host(event.host).label, [reason])).increment(1);
     }
 
     fn keepalive_failed(&self, event: &KeepaliveFailed<'_>) {
-        add(&self.host(event.host).keepalive_failures, 1);
+        self.host(event.host).keepalive_failures.increment(1);
     }
 
     fn reconnect_suppressed(&self, event: &ReconnectSuppressed<'_>) {
-        add(&self.host(event.host).suppressed, 1);
+        self.host(event.host).suppressed.increment(1);
     }
 
     fn levels_changed(&self, event: &LevelsChanged<'_>) {
-        let keys = self.host(event.host);
-        let HostKeys { active, idle, cooldown_active, available, .. } = &*keys;
-        let changes = [
-            (active, event.leased),
-            (idle, event.idle),
-            (cooldown_active, event.cooling_down),
-            (available, event.available),
-        ];
-        for (gauge, change) in changes.into_iter().filter(|&(_, change)| change != 0) {
-            move_by(gauge, change);
-        }
+        let host = self.host(event.host);
+        move_by(&host.active, event.leased);
+        move_by(&host.idle, event.idle);
+        move_by(&host.cooldown_active, event.cooling_down);
+        move_by(&host.available, event.available);
     }
 
     fn waiters_changed(&self, event: &WaitersChanged) {
-        move_by(&Key::from_static_name(WAITERS), event.waiting);
+        move_by(&self.waiters, event.waiting);
     }
 
     fn acquire_finished(&self, event: &AcquireFinished<'_>) {
         if matches!(event.outcome, AcquireOutcome::Acquired | AcquireOutcome::Exhausted) {
-            record(&Key::from_static_name(WAIT_TIME), event.waited);
+            self.wait_time.record(event.waited);
         }
         if event.outcome == AcquireOutcome::Exhausted {
-            add(&Key::from_static_name(EXHAUSTED), 1);
+            self.exhausted.increment(1);
         }
     }
 
     fn lease_ended(&self, event: &LeaseEnded<'_>) {
-        record(&self.host(event.host).lease_duration, event.duration);
+        self.host(event.host).lease_duration.record(event.duration);
     }
 
     fn attempt_failed(&self, event: &AttemptFailed<'_>) {
         let labels = [("kind", event.classification.kind.as_str()), ("stage", event.classification.stage.as_str())];
-        add(&labelled(CLASSIFICATION, &self.host(event.host).label, labels), 1);
+        counter(&labelled(CLASSIFICATION, &self.host(event.host).label, labels)).increment(1);
     }
 
     fn send_retried(&self, event: &SendRetried<'_>) {
-        add(&labelled(RETRY, &self.host(event.host).label, [("kind", event.classification.kind.as_str())]), 1);
+        let kind = ("kind", event.classification.kind.as_str());
+        counter(&labelled(RETRY, &self.host(event.host).label, [kind])).increment(1);
     }
 
     fn outcome_unknown(&self, event: &OutcomeUnknown<'_>) {
-        add(&self.host(event.host).ambiguous, 1);
+        self.host(event.host).ambiguous.increment(1);
     }
 
     fn send_finished(&self, event: &SendFinished<'_>) {
         let classification = match (event.outcome, event.host) {
             (Ok(()), Some(host)) => {
-                let keys = self.host(host);
-                add(&keys.success, 1);
-                record(&keys.accepted_duration, event.elapsed);
+                let host = self.host(host);
+                host.success.increment(1);
+                host.accepted_duration.record(event.elapsed);
                 return;
             }
             // Nobody but a host accepts a message.
@@ -256,10 +267,10 @@ impl Observer for MetricsObserver {
         };
         let host = self.label(event.host);
         let kind = ("kind", classification.kind.as_str());
-        record(&labelled(DURATION, &host, [kind]), event.elapsed);
-        add(&labelled(FAILED, &host, [kind, ("stage", classification.stage.as_str())]), 1);
+        histogram(&labelled(DURATION, &host, [kind])).record(event.elapsed);
+        counter(&labelled(FAILED, &host, [kind, ("stage", classification.stage.as_str())])).increment(1);
         if classification.kind != FailureKind::UnknownAfterData {
-            add(&labelled(NOT_ACCEPTED, &host, [kind]), 1);
+            counter(&labelled(NOT_ACCEPTED, &host, [kind])).increment(1);
         }
     }
 }

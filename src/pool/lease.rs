@@ -40,11 +40,10 @@ impl<C: Connector> Lease<C> {
         Self { connection: Some(connection), seat }
     }
 
-    /// The same in the hands of whoever asked for it, which observers are told the end of.
+    /// It is in the hands of whoever asked for it: observers are told of its end.
     #[inline]
-    pub(super) fn lent(mut self) -> Self {
+    pub(super) fn note_lent(&mut self) {
         self.seat.is_observed = self.seat.shared.observers.are_there();
-        self
     }
 
     /// When it was lent.

@@ -29,8 +29,8 @@ impl Levels {
 
     /// What is to be added to `self` to come to `now`.
     fn change(self, now: Self) -> LevelChange {
-        let is = |levels: Self, standing| usize::from(levels.standing == Some(standing));
-        let standing = |standing| difference(is(self, standing), is(now, standing));
+        let is = |levels: Self, standing| i8::from(levels.standing == Some(standing));
+        let standing = |standing| is(now, standing) - is(self, standing);
         LevelChange {
             idle: difference(self.idle, now.idle),
             leased: difference(self.leased, now.leased),
@@ -42,27 +42,28 @@ impl Levels {
     }
 }
 
-fn difference(before: usize, after: usize) -> i64 {
-    let of = |count| i64::try_from(count).unwrap_or(i64::MAX);
+/// Small, because every decision makes room for one, observed or not.
+fn difference(before: usize, after: usize) -> i32 {
+    let of = |count| i32::try_from(count).unwrap_or(i32::MAX);
     of(after) - of(before)
 }
 
 /// By how much one host's counts have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LevelChange {
-    pub(super) idle: i64,
-    pub(super) leased: i64,
-    pub(super) connecting: i64,
-    pub(super) available: i64,
-    pub(super) cooling_down: i64,
-    pub(super) probing: i64,
+    pub(super) idle: i32,
+    pub(super) leased: i32,
+    pub(super) connecting: i32,
+    pub(super) available: i8,
+    pub(super) cooling_down: i8,
+    pub(super) probing: i8,
 }
 
 /// Something to tell observers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Levels(HostId, LevelChange),
-    Waiters(i64),
+    Waiters(i32),
 }
 
 /// What is to be told. Most decisions change one thing, which takes no memory.
@@ -119,6 +120,13 @@ impl<T> PoolState<T> {
     // ever told comes to what there is, in whatever order it arrives.
     #[inline]
     pub(super) fn note_changes(&mut self, fx: &mut Effects<T>) {
+        if self.told.is_some() {
+            self.note_all_changes(fx);
+        }
+    }
+
+    #[cold]
+    fn note_all_changes(&mut self, fx: &mut Effects<T>) {
         if let Some(mut told) = self.told.take() {
             self.note_against(&mut told, fx);
             self.told = Some(told);

@@ -224,7 +224,12 @@ impl<C: Connector> Pool<C> {
             {
                 let mut lease = Lease::new(Arc::clone(&self.shared), held, errand.ticket, now);
                 self.shared.carry_out(fx);
-                if lease.look() { Ok(lease.lent()) } else { self.shared.replace(errand, lease, charge) }
+                if lease.look() {
+                    lease.note_lent();
+                    Ok(lease)
+                } else {
+                    self.shared.replace(errand, lease, charge)
+                }
             }
             decided => self.shared.follow(errand, decided),
         }

@@ -20,7 +20,7 @@ use crate::pool::effects::{Effects, Event};
 use crate::pool::errand::Errand;
 use crate::pool::held::Held;
 use crate::pool::lease::Lease;
-use crate::pool::levels::{Change, Changes, LevelChange};
+use crate::pool::levels::{Change, Changes};
 use crate::pool::permit::OpenPermit;
 use crate::pool::place::WaitingPlace;
 use crate::pool::slot::{Charge, Gift, Refusal, RefusalReason};
@@ -233,13 +233,20 @@ impl<C: Connector> Shared<C> {
 
     fn tell_change(&self, change: Change) {
         match change {
-            Change::Levels(host, LevelChange { idle, leased, connecting, available, cooling_down, probing }) => {
-                let host = self.endpoint(host);
-                let event = LevelsChanged { host, idle, leased, connecting, available, cooling_down, probing };
+            Change::Levels(host, by) => {
+                let event = LevelsChanged {
+                    host: self.endpoint(host),
+                    idle: by.idle.into(),
+                    leased: by.leased.into(),
+                    connecting: by.connecting.into(),
+                    available: by.available.into(),
+                    cooling_down: by.cooling_down.into(),
+                    probing: by.probing.into(),
+                };
                 self.observers.tell_registered(|observer| observer.levels_changed(&event));
             }
             Change::Waiters(waiting) => {
-                let event = WaitersChanged { waiting };
+                let event = WaitersChanged { waiting: waiting.into() };
                 self.observers.tell_registered(|observer| observer.waiters_changed(&event));
             }
         }
@@ -266,7 +273,8 @@ impl<C: Connector> Shared<C> {
                 }
                 Turn::Lease(mut lease, charge) => {
                     if lease.look() {
-                        return Ok(lease.lent());
+                        lease.note_lent();
+                        return Ok(lease);
                     }
                     let decided = self.bury(&errand, lease, charge);
                     self.turn(&errand, decided)
@@ -280,14 +288,15 @@ impl<C: Connector> Shared<C> {
                     } else {
                         match permit.open(errand.request.cancel.as_ref()) {
                             Ok(connection) => {
-                                let (lease, charge, is_open) = permit.redeem(connection, errand.ticket);
+                                let (mut lease, charge, is_open) = permit.redeem(connection, errand.ticket);
                                 if is_open && errand.is_cancelled() {
                                     // What was opened is of use to others.
                                     turn = Turn::Lease(lease, charge);
                                     continue;
                                 }
                                 if is_open {
-                                    return Ok(lease.lent());
+                                    lease.note_lent();
+                                    return Ok(lease);
                                 }
                                 lease.finish(Fate::Discard(DiscardReason::Shutdown, Close::Polite));
                                 let (gift, fx) = self.decide(|state, _| state.refuse(RefusalReason::ShutDown));

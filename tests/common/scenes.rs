@@ -6,11 +6,12 @@
 #![allow(unreachable_pub, reason = "tests include it by path")]
 
 use std::thread;
+use std::time::Duration;
 
-use smtp_pool::testing::{Action, Script, Stage, TestServer};
-use smtp_pool::{DiscardReason, FailureKind, SmtpSender, SmtpSenderBuilder};
+use smtp_pool::testing::{Action, Script, Security, Stage, TestServer};
+use smtp_pool::{DiscardReason, FailureKind, SendOptions, SmtpSender, SmtpSenderBuilder};
 
-use super::{HOUR, PATIENCE, content, envelope, eventually, ms, plain, send, sender};
+use super::{HOUR, PATIENCE, content, envelope, eventually, implicit_tls, ms, now, plain, send, send_to, sender};
 
 /// How a scene comes to its sender.
 pub struct Door<'a> {
@@ -24,6 +25,11 @@ impl Door<'_> {
         (self.build)(builder)
     }
 
+    /// The time to get a connection. Whoever sends while its own thread has in hand what it waits for waits so long in vain.
+    fn patience(&self) -> Duration {
+        if self.is_disturbed { ms(200) } else { PATIENCE }
+    }
+
     /// That something is so.
     fn expect(&self, sender: &SmtpSender, what: &str, is_so: impl FnOnce() -> bool) {
         assert!(self.is_disturbed || is_so(), "{what}: {:?}", sender.status());
@@ -32,7 +38,7 @@ impl Door<'_> {
 
 pub type Scene = fn(&Door<'_>);
 
-pub const SCENES: [(&str, Scene); 10] = [
+pub const SCENES: [(&str, Scene); 11] = [
     ("accepted", accepted),
     ("retried", retried),
     ("unknown", unknown),
@@ -43,6 +49,7 @@ pub const SCENES: [(&str, Scene); 10] = [
     ("full", full),
     ("message limit", message_limit),
     ("bdat", bdat),
+    ("login", login),
 ];
 
 /// Waits until something is so, or the sender has been shut down.
@@ -82,8 +89,7 @@ fn unknown(door: &Door<'_>) {
 fn down_and_up(door: &Door<'_>) {
     let server = TestServer::start();
     server.stop_accepting();
-    // Whoever sends while this very thread is the one that tries the host waits for itself so long.
-    let sender = door.build(sender(plain(&server)).acquire_timeout(ms(200)));
+    let sender = door.build(sender(plain(&server)).acquire_timeout(door.patience()));
     let kind = send(&sender, "one@scene").map_err(|error| error.kind()).err();
     door.expect(&sender, "unavailable", || kind == Some(FailureKind::HostUnavailable));
     server.resume_accepting();
@@ -102,9 +108,10 @@ fn down_for_long(door: &Door<'_>) {
 
 fn exhausted(door: &Door<'_>) {
     let server = TestServer::start();
-    let sender = door.build(sender(plain(&server)).max_size(1).acquire_timeout(ms(30)));
+    let sender = door.build(sender(plain(&server)).max_size(1).acquire_timeout(door.patience()));
     let lease = sender.lease();
-    let kind = send(&sender, "one@scene").map_err(|error| error.kind()).err();
+    let by = SendOptions::new().deadline(now() + ms(30));
+    let kind = send_to(&sender, "one@scene", 1, &by).map_err(|error| error.kind()).err();
     door.expect(&sender, "exhausted", || lease.is_ok() && kind == Some(FailureKind::PoolExhausted));
 }
 
@@ -120,11 +127,13 @@ fn silent(door: &Door<'_>) {
 
 fn full(door: &Door<'_>) {
     let server = TestServer::builder().max_connections(Some(1)).refuse_over_limit("421 4.7.0 too many\r\n").start();
-    let sender = door.build(sender(plain(&server)).acquire_timeout(ms(2000)));
+    let sender = door.build(sender(plain(&server)).acquire_timeout(door.patience()));
     let lease = sender.lease();
     thread::scope(|scope| {
         let second = scope.spawn(|| send(&sender, "one@scene"));
-        wait(&sender, "the limit is known", || sender.status().hosts[0].connection_limit == Some(1));
+        wait(&sender, "the limit is known", || {
+            second.is_finished() || sender.status().hosts[0].connection_limit == Some(1)
+        });
         drop(lease);
         let second = second.join().unwrap();
         door.expect(&sender, "sent", || second.is_ok());
@@ -138,7 +147,7 @@ fn message_limit(door: &Door<'_>) {
         script = script.on_connection_nth(1, Stage::Mail, mail, [Action::reply("452 4.3.0 too many messages\r\n")]);
     }
     let server = TestServer::builder().script(script).start();
-    let sender = door.build(sender(plain(&server)).max_size(1).acquire_timeout(ms(50)));
+    let sender = door.build(sender(plain(&server)).max_size(1).acquire_timeout(door.patience()));
     for number in 0..=LIMIT {
         let is_sent = send(&sender, &format!("{number}@scene")).is_ok();
         door.expect(&sender, "sent", || is_sent);
@@ -152,4 +161,18 @@ fn bdat(door: &Door<'_>) {
     server.set_script(Script::new().on(Stage::Bdat, [Action::reply("502 5.5.1 not implemented\r\n")]));
     let is_sent = is_sent && send(&sender, "two@scene").is_ok();
     door.expect(&sender, "sent", || is_sent && server.accepted("two@scene") == 1);
+}
+
+/// What nobody may be told, and a server's own words about it.
+pub const CANARIES: [&str; 3] = ["canary-user", "canary-password", "canary-reply"];
+
+fn login(door: &Door<'_>) {
+    let [user, password, reply] = CANARIES;
+    let script = Script::new().once(Stage::Auth, [Action::reply(format!("535 5.7.8 {reply} {user}\r\n"))]);
+    let server =
+        TestServer::builder().security(Security::ImplicitTls).credentials(user, password).script(script).start();
+    let sender = door.build(sender(implicit_tls(&server).credentials(user, password)).acquire_timeout(door.patience()));
+    let kind = send(&sender, "one@scene").map_err(|error| error.kind()).err();
+    door.expect(&sender, "refused", || kind == Some(FailureKind::PermanentFailure));
+    wait(&sender, "it is let in", || send(&sender, "two@scene").is_ok());
 }

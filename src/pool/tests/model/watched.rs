@@ -31,14 +31,14 @@ impl Sums {
 
     fn add(&mut self, change: Change) {
         match change {
-            Change::Waiters(by) => self.waiting += by,
+            Change::Waiters(by) => self.waiting += i64::from(by),
             Change::Levels(host, by) => {
                 let sums = &mut self.hosts[host.0];
-                sums.idle += by.idle;
-                sums.leased += by.leased;
-                sums.connecting += by.connecting;
+                sums.idle += i64::from(by.idle);
+                sums.leased += i64::from(by.leased);
+                sums.connecting += i64::from(by.connecting);
                 for (sum, by) in sums.state.iter_mut().zip([by.available, by.cooling_down, by.probing]) {
-                    *sum += by;
+                    *sum += i64::from(by);
                 }
             }
         }
