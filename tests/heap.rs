@@ -60,7 +60,7 @@ struct Idle;
 impl Observer for Idle {}
 
 #[test]
-fn an_observer_costs_a_send_nothing_of_the_heap() {
+fn an_observer_costs_a_send_two_small_allocations() {
     const SENDS: u64 = 100;
     let envelope = envelope();
     let content = message(700);
@@ -75,7 +75,8 @@ fn an_observer_costs_a_send_nothing_of_the_heap() {
     };
     let (without, with) = (allocations(false), allocations(true));
     eprintln!("{without} allocations for {SENDS} sends, {with} with an observer");
-    assert_eq!(with, without);
+    // One when the connection is lent, one when it comes back.
+    assert!(with <= without + 2 * SENDS);
 }
 
 #[test]

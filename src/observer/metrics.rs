@@ -47,9 +47,9 @@ const NO_HOST: SharedString = SharedString::const_str("none");
 /// Counts and measures for the recorder that the program has installed (feature `metrics`), by the names and labels of
 /// [`_guide::logging_and_metrics`](crate::_guide::logging_and_metrics).
 ///
-/// Make it and build the sender after the recorder has been installed: most metrics are looked up once, and go nowhere if there was
-/// nobody to take them. Several senders may have one each, or share
-/// one; their values add up, and what a sender that has ended had in gauges is taken out again.
+/// Make it, and build the sender, after the recorder has been installed: most metrics are looked up once, and go nowhere if there was
+/// nobody to take them. Several senders may have one each, or share one; their values add up, and what a sender that has ended had in
+/// gauges is taken out again.
 ///
 /// ```
 /// use smtp_pool::{Host, MetricsObserver, SmtpSender};

@@ -21,7 +21,7 @@ pub(super) struct Effects<T> {
     pub(super) closings: Vec<(Held<T>, Close)>,
     /// To be told to observers.
     pub(super) events: Vec<Event>,
-    /// The same, of what observers alone are told and no log.
+    /// The same, of what observers alone are told and not the log.
     pub(super) changes: Changes,
     /// Whether the maintenance thread is to wake.
     pub(super) ring: bool,

@@ -66,30 +66,38 @@ pub(super) enum Change {
     Waiters(i32),
 }
 
-/// What is to be told. Most decisions change one thing, which takes no memory.
+/// What is to be told. As small as can be, because every decision makes room for it, observed or not.
 #[derive(Debug)]
-pub(super) struct Changes {
-    first: Option<Change>,
+pub(super) struct Changes(Option<Box<Pending>>);
+
+/// Most decisions change one thing.
+#[derive(Debug)]
+struct Pending {
+    first: Change,
     others: Vec<Change>,
 }
 
 impl Changes {
-    pub(super) const NONE: Self = Self { first: None, others: Vec::new() };
+    pub(super) const NONE: Self = Self(None);
 
     #[inline]
     pub(super) const fn are_none(&self) -> bool {
-        self.first.is_none()
+        self.0.is_none()
     }
 
     fn push(&mut self, change: Change) {
-        match self.first {
-            None => self.first = Some(change),
-            Some(_) => self.others.push(change),
+        match &mut self.0 {
+            None => self.0 = Some(Box::new(Pending { first: change, others: Vec::new() })),
+            Some(pending) => pending.others.push(change),
         }
     }
 
     pub(super) fn append(&mut self, more: Self) {
-        more.into_iter().for_each(|change| self.push(change));
+        if self.are_none() {
+            *self = more;
+        } else {
+            more.into_iter().for_each(|change| self.push(change));
+        }
     }
 }
 
@@ -98,7 +106,8 @@ impl IntoIterator for Changes {
     type IntoIter = std::iter::Chain<std::option::IntoIter<Change>, std::vec::IntoIter<Change>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.others)
+        let (first, others) = self.0.map_or((None, Vec::new()), |pending| (Some(pending.first), pending.others));
+        first.into_iter().chain(others)
     }
 }
 
