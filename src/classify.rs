@@ -120,6 +120,7 @@ fn row(incident: &Incident<'_>) -> Row {
         }
         Event::Spent => Row::new(RetryableBeforeSend, Abort, "the connection had failed before"),
         Event::TooLate => Row::new(RetryableBeforeSend, Keep, "the time was over before the first command"),
+        Event::TlsNotReady => Row::new(RetryableBeforeSend, Keep, "the time was over before TLS could be begun"),
         Event::Interrupted(_, interrupt) if !incident.stage.is_acceptance_unknown() => {
             may_be_delivered_cut_short(incident).unwrap_or_else(|| match interrupt {
                 Interrupt::Cancelled => Row::new(Cancelled, Abort, "cancelled by the caller"),

@@ -1,7 +1,8 @@
 //! The one error of a `send`.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use crate::endpoint::Endpoint;
@@ -9,6 +10,7 @@ use crate::recipient::RecipientOutcome;
 use crate::reply::Reply;
 use crate::stage::SendStage;
 use crate::stats::PoolCounts;
+use crate::trace::Trace;
 
 /// What kind of failure ended a `send`, by what the caller can do about it.
 ///
@@ -90,8 +92,8 @@ pub struct Classification {
 
 /// Why a `send` failed, and what that means for the message.
 ///
-/// `Display` fits two lines and shows this level only: what happened, at which stage, on which host, which limit was hit, the pool's
-/// counts. The cause, where there is one, is in [`source`](StdError::source). Neither holds a credential, an address or content of ours;
+/// `Display` fits two lines (320 characters; what a server says at length is cut) and shows this level only: what happened, at which
+/// stage, on which host, which limit was hit, the pool's counts. [`trace`](Self::trace) tells how it came to that. The cause, where there is one, is in [`source`](StdError::source). Neither holds a credential, an address or content of ours;
 /// the server's own text may repeat an address.
 pub struct SendError(Box<Inner>);
 
@@ -105,6 +107,7 @@ struct Inner {
     retry_after: Option<Duration>,
     pool: Option<PoolCounts>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    trace: Trace,
 }
 
 impl SendError {
@@ -119,6 +122,7 @@ impl SendError {
             retry_after: None,
             pool: None,
             source: None,
+            trace: Trace::default(),
         }))
     }
 
@@ -154,6 +158,11 @@ impl SendError {
 
     pub(crate) fn with_source(mut self, source: Option<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = source;
+        self
+    }
+
+    pub(crate) fn with_trace(mut self, trace: Trace) -> Self {
+        self.0.trace = trace;
         self
     }
 
@@ -220,34 +229,81 @@ impl SendError {
     pub fn pool(&self) -> Option<PoolCounts> {
         self.0.pool
     }
+
+    /// What the call did, step by step, and how long each step took. `Display` shows a line for each.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        &self.0.trace
+    }
 }
+
+/// The longest text of an error, in characters: two lines of a wide window, or of a log.
+const TWO_LINES: usize = 320;
+
+/// The most of it that a host's name may take.
+const LONGEST_HOST: usize = 80;
 
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { classification, what, attempts, endpoint, reply, retry_after, pool, .. } = &*self.0;
-        write!(f, "{}: {what}", classification.kind)?;
-        if let Some(endpoint) = endpoint {
-            write!(f, " on {endpoint}")?;
-        }
-        write!(f, " {}", classification.stage)?;
-        if let Some(reply) = reply {
-            write!(f, ": {reply}")?;
-        }
+        let Inner { classification, what, attempts, reply, retry_after, pool, .. } = &*self.0;
+        let kind = classification.kind.to_string();
+        let place = format!("{} {}", self.place(), classification.stage);
+        let mut rest = String::new();
         if let Some(retry_after) = retry_after {
-            write!(f, "; next try of a host in {:.1} s", retry_after.as_secs_f64())?;
+            write!(rest, "; next try of a host in {:.1} s", retry_after.as_secs_f64())?;
         }
-        write!(f, " ({attempts} attempt{}", if *attempts == 1 { "" } else { "s" })?;
+        write!(rest, " ({attempts} attempt{}", if *attempts == 1 { "" } else { "s" })?;
         if let Some(pool) = pool {
-            write!(f, "; {pool}")?;
+            write!(rest, "; {pool}")?;
         }
-        f.write_str(")")
+        // Where, how far and how many must be there; what is long is what happened, and what the server had to say about it.
+        let length = |text: &str| text.chars().count();
+        let fixed = length(&kind) + length(&place) + length(&rest) + ": : )".len();
+        let left = TWO_LINES.saturating_sub(fixed);
+        let what = cut(what, left);
+        write!(f, "{kind}: {what}{place}")?;
+        if let Some(reply) = reply {
+            write!(f, ": {}", cut(&reply.to_string(), left - length(&what)))?;
+        }
+        write!(f, "{rest})")
+    }
+}
+
+impl SendError {
+    /// The host, or for want of one those that there were.
+    fn place(&self) -> String {
+        let cut = |endpoint: &Endpoint| cut_front(&endpoint.to_string(), LONGEST_HOST).into_owned();
+        match (&self.0.endpoint, self.0.trace.hosts()) {
+            (Some(endpoint), _) => format!(" on {}", cut(endpoint)),
+            (None, [only]) => format!(" on {}", cut(only)),
+            (None, [first, others @ ..]) => format!(" on {} or {} more", cut(first), others.len()),
+            (None, []) => String::new(),
+        }
+    }
+}
+
+/// At most so many characters of `text`, the first ones.
+fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        None => text.into(),
+        Some(_) if most == 0 => "".into(),
+        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect::<String>().into(),
+    }
+}
+
+/// At most so many characters of `text`, the last ones: of a host, the port and the domain.
+fn cut_front(text: &str, most: usize) -> Cow<'_, str> {
+    match text.chars().count().checked_sub(most) {
+        None | Some(0) => text.into(),
+        Some(too_many) => ['…'].into_iter().chain(text.chars().skip(too_many + 1)).collect::<String>().into(),
     }
 }
 
 impl fmt::Debug for SendError {
     /// Everything but the recipients' addresses, which have no business in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { classification, what, attempts, endpoint, reply, recipients, retry_after, pool, source } = &*self.0;
+        let Inner { classification, what, attempts, endpoint, reply, recipients, retry_after, pool, source, trace } =
+            &*self.0;
         f.debug_struct("SendError")
             .field("classification", classification)
             .field("what", what)
@@ -258,6 +314,7 @@ impl fmt::Debug for SendError {
             .field("retry_after", retry_after)
             .field("pool", pool)
             .field("source", source)
+            .field("trace", trace)
             .finish()
     }
 }
@@ -266,5 +323,46 @@ impl StdError for SendError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         let source = self.0.source.as_deref()?;
         Some(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_long_is_cut_and_what_must_be_there_stays() {
+        let classification = Classification {
+            kind: FailureKind::UnknownAfterData,
+            stage: SendStage::DataCompleted,
+            retry_allowed: false,
+            discard_connection: true,
+            reason: "",
+        };
+        let text = |what: usize, host: usize, reply: usize| {
+            let said = Reply::from_wire(554, &[b"554 5.7.1 ".as_slice(), "ü".repeat(reply).as_bytes()].concat());
+            let endpoint = Endpoint::new(&format!("{}.example", "h".repeat(host)), 587);
+            let error = SendError::new(classification, "w".repeat(what))
+                .with_endpoint(Some(endpoint))
+                .with_reply(Some(said))
+                .with_attempts(2)
+                .with_retry_after(Some(Duration::from_secs(12)))
+                .with_pool(PoolCounts { max_size: 8, total: 3, ..PoolCounts::default() });
+            error.to_string()
+        };
+        for what in [0, 1, 60, 200, 1000] {
+            for host in [1, 60, 80, 240] {
+                for reply in [0, 10, 100, 500, 60_000] {
+                    let text = text(what, host, reply);
+                    assert!(text.chars().count() <= TWO_LINES, "{}: {text}", text.chars().count());
+                    for part in
+                        ["may have been delivered", ".example:587", "after the last byte", "12.0 s", "max_size=8"]
+                    {
+                        assert!(text.contains(part), "{part}: {text}");
+                    }
+                }
+            }
+        }
+        assert!(text(60, 20, 20).contains("554 5.7.1 üüüüüüüüüüüüüüüüüüüü; next"), "what is short is whole");
     }
 }

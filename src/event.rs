@@ -139,7 +139,7 @@ impl fmt::Display for Party {
 }
 
 /// Why a message was refused before any byte of it left.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Inadmissible {
     /// A control character in an address, or what only a quoted local part may hold outside of one.
     Address(Party),
@@ -174,7 +174,7 @@ impl fmt::Display for Inadmissible {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     /// The transport failed.
     Transport(Step, Fault),
@@ -193,6 +193,8 @@ pub(crate) enum Event {
     CommitGate,
     /// No time was left before the first command.
     TooLate,
+    /// This machine had not got ready for TLS in time: nobody else is to blame.
+    TlsNotReady,
     /// 552 to a RCPT after others were accepted: the rest may be sent on their own.
     TooManyRecipients,
     /// The server offers CHUNKING and does not know BDAT: it did not accept the message, and said so, but what it made of the content
@@ -225,6 +227,7 @@ impl Event {
             Self::InjectedPlaintext | Self::Policy(Policy::StartTlsNotOffered) => Step::StartTls,
             Self::Policy(_) => Step::Auth,
             Self::Inadmissible(_) | Self::Spent | Self::TooLate => Step::Mail,
+            Self::TlsNotReady => Step::TlsHandshake,
             Self::CommitGate => Step::Content,
             Self::TooManyRecipients => Step::Rcpt,
             Self::BdatNotKnown => Step::EndOfData,
@@ -252,6 +255,9 @@ impl fmt::Display for Event {
             Self::Inadmissible(inadmissible) => inadmissible.fmt(f),
             Self::CommitGate => f.write_str("too little time was left to wait for an answer to the last byte"),
             Self::TooLate => f.write_str("no time was left for the first command"),
+            Self::TlsNotReady => {
+                f.write_str("reading this machine's root certificates, before connecting, took too long")
+            }
             Self::TooManyRecipients => f.write_str("too many recipients for one message, refused at RCPT"),
             Self::BdatNotKnown => f.write_str("BDAT is offered and not known"),
             Self::ResolverBusy => f.write_str("too many name look-ups hang already"),

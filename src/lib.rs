@@ -56,6 +56,7 @@
 //!   start-up check, readiness, one connection for an expert, the end
 //! - [`Observer`], [`_guide::logging_and_metrics`]: what happens inside, told to your code, to the log, and to a dashboard
 //! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means
+//! - [`Trace`]: what a call did and how long each step took, from [`Receipt::trace`] and [`SendError::trace`]
 //! - `testing` (feature): an embedded, scriptable SMTP server for your own tests
 //! - `SmtpConnectionManager` (feature `r2d2`, on by default): the same connections under a plain [`r2d2`](https://docs.rs/r2d2) pool
 //! - [`lettre::Transport`] is implemented by [`SmtpSender`], so code written against that trait needs no change
@@ -95,6 +96,7 @@ mod simulation;
 mod stage;
 mod stats;
 mod sync;
+mod trace;
 
 pub mod observer;
 
@@ -141,6 +143,7 @@ pub use crate::report::Receipt;
 pub use crate::sender::{HostReport, Lease, SmtpSender, SmtpSenderBuilder};
 pub use crate::stage::SendStage;
 pub use crate::stats::{DiscardCounts, DiscardReason, HostState, HostStatus, PoolCounts, PoolStatus};
+pub use crate::trace::{TlsVersion, Trace, TraceCause, TraceEvent, TraceStep, WaitOutcome};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

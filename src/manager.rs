@@ -3,17 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lettre::Message;
 use lettre::address::Envelope;
 
-use crate::clock::Deadline;
-use crate::endpoint::Endpoint;
+use crate::clock::{self, Deadline};
+use crate::endpoint::{Endpoint, HostId};
 use crate::error::SendError;
 use crate::options::{Host, KeepaliveCommand, OptionsError, PoolOptions, SendOptions, validate};
 use crate::report::{HeldSession, Limit, Met, Receipt, SendSettings, judge, send_error};
 use crate::smtp::{Failure, Resolver, Session, SessionOpener, Timeouts};
+use crate::trace::{Hosts, Recorder, TraceCause, TraceEvent};
 
 /// How long a server may take to show that it is alive.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,17 +76,14 @@ impl SmtpConnectionManager {
         Ok(Self { opener, timeouts, settings, opened: AtomicU64::new(0) })
     }
 
-    /// When a connection that is opened now must be ready.
-    fn deadline(&self) -> Deadline {
-        Deadline::after(self.timeouts.connect + self.timeouts.auth)
+    /// When a connection whose opening began at `started` must be ready.
+    fn deadline(&self, started: Instant) -> Deadline {
+        Deadline::at(started, self.timeouts.connect + self.timeouts.auth)
     }
 
-    fn connection(&self, opened: Result<Session, Failure>) -> Result<SmtpConnection, SendError> {
-        let session = opened.map_err(|failure| {
-            let limit = Limit::of_opening(failure.event.step(), self.timeouts);
-            let judged = judge(failure, Met::default(), self.settings.boundary, limit);
-            send_error(judged, self.opener.endpoint().clone(), Vec::new())
-        })?;
+    /// The connection, whose opening began at `started`.
+    fn connection(&self, started: Instant, opened: Result<Session, Failure>) -> Result<SmtpConnection, SendError> {
+        let session = opened.map_err(|failure| self.error(started, failure))?;
         Ok(SmtpConnection {
             session: Some(session),
             endpoint: self.opener.endpoint().clone(),
@@ -95,10 +93,22 @@ impl SmtpConnectionManager {
         })
     }
 
+    fn error(&self, started: Instant, failure: Failure) -> SendError {
+        let limit = Limit::of_opening(failure.event.step(), self.timeouts);
+        let judged = judge(failure, Met::default(), self.settings.boundary, limit);
+        let (mut trace, now) = (Recorder::new(started), clock::now());
+        let cause = TraceCause::of(judged.failure.event, judged.failure.reply.as_ref(), None);
+        trace.step(now, Some(now - started), Some(HostId(0)), TraceEvent::ConnectFailed { cause });
+        let error = send_error(judged, self.opener.endpoint().clone(), Vec::new());
+        trace.gave_up(now, &error);
+        error.with_trace(trace.finish(Hosts::One(self.opener.endpoint().clone())))
+    }
+
     /// As `connect`, over a socket that is connected already, to whatever.
     #[cfg(fuzzing)]
     pub(crate) fn connect_over(&self, socket: std::net::TcpStream) -> Result<SmtpConnection, SendError> {
-        self.connection(self.opener.open_over(socket, self.deadline()))
+        let started = clock::now();
+        self.connection(started, self.opener.open_over(socket, self.deadline(started)))
     }
 }
 
@@ -107,14 +117,15 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
     type Error = SendError;
 
     fn connect(&self) -> Result<SmtpConnection, SendError> {
-        self.connection(self.opener.open(self.deadline(), &[]))
+        let started = clock::now();
+        self.connection(started, self.opener.open(self.deadline(started), &[]))
     }
 
     /// Asks with RSET; only 250 is a sign of life.
     fn is_valid(&self, connection: &mut SmtpConnection) -> Result<(), SendError> {
-        let held = connection.held();
-        let answer = held.session.probe(KeepaliveCommand::Rset, Deadline::after(PROBE_TIMEOUT));
-        answer.map_err(|failure| held.error(failure, Limit::Option("the probe's bound", PROBE_TIMEOUT)))
+        let (held, started) = (connection.held(), clock::now());
+        let answer = held.session.probe(KeepaliveCommand::Rset, Deadline::at(started, PROBE_TIMEOUT));
+        answer.map_err(|failure| held.error(failure, Limit::Option("the probe's bound", PROBE_TIMEOUT), started))
     }
 
     fn has_broken(&self, connection: &mut SmtpConnection) -> bool {

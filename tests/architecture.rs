@@ -24,6 +24,7 @@ const FLOORS: [&[&str]; 6] = [
         "stage",
         "stats",
         "sync",
+        "trace",
     ],
     &["options"],
     &["smtp", "pool", "classify"],

@@ -398,3 +398,18 @@ fn cancelled_at_any_moment_the_answer_is_true() {
     assert_eq!(server.accepted("next@moment"), 1);
     assert!(server.peak_connections() <= 4);
 }
+
+#[test]
+fn a_call_that_was_cancelled_says_so_though_every_host_cools_down() {
+    let script = Script::new().on(Stage::Connect, [Action::reply("421 4.3.2 not now\r\n"), Action::Fin]);
+    let server = TestServer::builder().script(script).start();
+    let sender = slow_and_patient(plain(&server)).build().unwrap();
+    assert_eq!(send(&sender, "first@cut").unwrap_err().kind(), HU);
+    let token = CancelToken::new();
+    let options = SendOptions::new().cancel(&token);
+    assert_eq!(send_to(&sender, "cooling@cut", 1, &options).unwrap_err().kind(), HU, "nobody has cancelled yet");
+    token.cancel();
+    let error = send_to(&sender, "cancelled@cut", 1, &options).unwrap_err();
+    assert_eq!((error.kind(), error.stage()), (Cancelled, SendStage::BeforeConnect), "{error}");
+    assert_eq!(sender.status().create_failures, 1, "nothing was tried");
+}

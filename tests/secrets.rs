@@ -13,7 +13,7 @@ use common::*;
 use lettre::transport::smtp::authentication::Mechanism;
 use log::{LevelFilter, Log, Metadata, Record};
 use smtp_pool::testing::{Action, Script, Security, Stage, TestServer};
-use smtp_pool::{FailureKind, Host, PoolOptions, RecipientPolicy, SendOptions, SmtpSender};
+use smtp_pool::{FailureKind, Host, PoolOptions, RecipientPolicy, SendOptions, SmtpSender, Trace};
 
 /// Every record of this process, at every level.
 struct Capture(Mutex<Vec<String>>);
@@ -96,6 +96,13 @@ impl Canary {
     }
 }
 
+/// Everything a trace says.
+fn trace_text(trace: &Trace) -> String {
+    let steps: String = trace.steps().map(|step| format!("{step} {step:?} {}\n", step.event())).collect();
+    assert!(!steps.is_empty(), "there is something to look at");
+    format!("{trace} {trace:?} {trace:#?} {steps}")
+}
+
 #[test]
 fn the_search_finds_what_it_is_for() {
     let canary = Canary::new("itself");
@@ -149,8 +156,14 @@ fn not_in_logs_debug_or_errors_of_any_mechanism() {
             canary.assert_absent("SmtpSender", &format!("{sender:?} {sender:#?}"));
             for _ in 0..2 {
                 match send(&sender, "canary@secrets") {
-                    Ok(receipt) => canary.assert_absent("Receipt", &format!("{receipt:?} {receipt:#?}")),
-                    Err(error) => canary.assert_absent("SendError", &whole_text(&error)),
+                    Ok(receipt) => {
+                        canary.assert_absent("Receipt", &format!("{receipt:?} {receipt:#?}"));
+                        canary.assert_absent("Trace", &trace_text(receipt.trace()));
+                    }
+                    Err(error) => {
+                        canary.assert_absent("SendError", &whole_text(&error));
+                        canary.assert_absent("Trace", &trace_text(error.trace()));
+                    }
                 }
             }
             let status = sender.status();
@@ -332,8 +345,9 @@ fn a_long_reply_is_cut_where_it_is_shown() {
 }
 
 #[test]
-fn no_recipient_sender_or_content_is_logged() {
+fn no_recipient_sender_or_content_is_logged_or_traced() {
     capture();
+    let (mut traces, mut succeeded, mut failed) = (String::new(), 0, 0);
     let server = TestServer::start();
     let sender = sender(plain(&server)).max_retries(1).retry_base_delay(ms(1)).build().unwrap();
     let to: Vec<_> =
@@ -356,13 +370,25 @@ fn no_recipient_sender_or_content_is_logged() {
         Script::new().once(Stage::Connect, [refusal("554 go away"), Action::Fin]),
     ] {
         server.set_script(script);
-        let _ = sender.send_with(&envelope, message, &SendOptions::new());
-        let _ = sender.send_with(&envelope, message, &partial);
+        for options in [&SendOptions::new(), &partial] {
+            match sender.send_with(&envelope, message, options) {
+                Ok(receipt) => {
+                    succeeded += 1;
+                    traces.push_str(&trace_text(receipt.trace()));
+                }
+                Err(error) => {
+                    failed += 1;
+                    traces.push_str(&trace_text(error.trace()));
+                }
+            }
+        }
     }
+    assert!(succeeded >= 5 && failed >= 5, "{succeeded} and {failed} traces");
     let strange = lettre::Address::new_dangerous("canary-recipient\r\nRCPT TO:<x", "canary.example");
     let envelope = lettre::address::Envelope::new(None, vec![strange]).unwrap();
     let error = sender.send_raw(&envelope, message).unwrap_err();
     assert!(!error.to_string().contains("canary"), "{error}");
+    traces.push_str(&trace_text(error.trace()));
     let log = records();
     for word in [
         "canary-recipient",
@@ -374,6 +400,12 @@ fn no_recipient_sender_or_content_is_logged() {
         "canary-recip",
     ] {
         assert!(!log.contains(word), "{word} in the log");
+        assert!(!traces.contains(word), "{word} in a trace:\n{traces}");
     }
+    // Nor any other word of the server's.
+    for word in ["greylisted", "blocked", "nonsense", "no such user", "spam", "bye", "go away"] {
+        assert!(!traces.contains(word), "{word} in a trace:\n{traces}");
+    }
+    assert!(traces.contains("RCPT #1 → 550 5.1.1"), "the codes are there: {traces}");
     assert!(log.lines().count() > 20, "there are records to look at");
 }

@@ -15,7 +15,7 @@ use crate::pool::held::{self, Record};
 use crate::pool::shared::Shared;
 use crate::pool::slot::{Charge, Gift};
 use crate::pool::state::PoolState;
-use crate::pool::{AcquireError, Fate, Renewal};
+use crate::pool::{AcquireError, Diary, Fate, Happened, Renewal};
 use crate::stats::DiscardReason;
 
 type State<C> = PoolState<<C as Connector>::Connection>;
@@ -76,6 +76,11 @@ impl<C: Connector> Lease<C> {
         self.seat.record.idle_since.is_some()
     }
 
+    /// What the pool remembers of it.
+    pub(super) const fn record(&self) -> &Record {
+        &self.seat.record
+    }
+
     /// Messages it has carried so far.
     pub(crate) const fn messages(&self) -> u32 {
         self.seat.record.messages
@@ -118,7 +123,12 @@ impl<C: Connector> Lease<C> {
 
     /// Ends the lease, and gets another connection in its place under `request`. It keeps the turn of the call that it
     /// came from, and for a fresh one to the same host it keeps the very place.
-    pub(crate) fn renew(mut self, why: Renewal, request: Request) -> Result<Self, AcquireError<C::Error>> {
+    pub(crate) fn renew(
+        mut self,
+        why: Renewal,
+        request: Request,
+        diary: &mut dyn Diary<C::Error>,
+    ) -> Result<Self, AcquireError<C::Error>> {
         let Some(connection) = self.connection.take() else { unreachable!("the lease has not ended") };
         let (reason, how) = match why {
             Renewal::Stale => (DiscardReason::ServerClosed, Close::Abort),
@@ -137,7 +147,8 @@ impl<C: Connector> Lease<C> {
         self.seat.on_drop = OnDrop::Nothing;
         let record = &self.seat.record;
         let decided = shared.decide(|state, fx| state.renew(record, reason, with_siblings, &errand, now, fx));
-        shared.follow(errand, decided)
+        diary.note(now, Happened::Replaced { host: record.host, id: record.id, reason });
+        shared.follow(errand, decided, now, diary)
     }
 
     /// Whether the connection is alive, before it is used.

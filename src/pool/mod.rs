@@ -11,6 +11,7 @@ mod choice;
 mod connector;
 mod cooldown;
 mod crew;
+mod diary;
 mod effects;
 mod errand;
 mod held;
@@ -44,6 +45,7 @@ use crate::pool::state::Step;
 use crate::stats::{DiscardReason, PoolCounts, PoolStatus};
 
 pub(crate) use crate::pool::connector::{Close, Connector, OpenError};
+pub(crate) use crate::pool::diary::{Diary, Happened, Wait};
 pub(crate) use crate::pool::errand::{HostSet, Request};
 pub(crate) use crate::pool::lease::Lease;
 
@@ -215,29 +217,41 @@ impl<C: Connector> Pool<C> {
     /// the order in which callers came.
     ///
     /// Returns by the deadline if [`Connector::open`] does. One that is over already gets at most an idle connection.
-    pub(crate) fn acquire_at(&self, now: Instant, request: Request) -> Result<Lease<C>, AcquireError<C::Error>> {
+    pub(crate) fn acquire_at(
+        &self,
+        now: Instant,
+        request: Request,
+        diary: &mut dyn Diary<C::Error>,
+    ) -> Result<Lease<C>, AcquireError<C::Error>> {
         let mut errand = Errand::new(Ticket::default(), request);
-        match self.shared.decide(|state, fx| state.arrive(&mut errand, now, fx)) {
+        let mut passed_over = Vec::new();
+        let decided = self.shared.decide(|state, fx| {
+            let step = state.arrive(&mut errand, now, fx);
+            passed_over = state.passed_over(&errand, &step, now);
+            step
+        });
+        passed_over.into_iter().for_each(|happened| diary.note(now, happened));
+        match decided {
             // The short way of most calls; it leaves nothing to be carried out but to tell observers of it.
             (Step::Take(Gift::Connection(held, charge)), fx)
                 if fx.is_nothing_but_changes() && !errand.is_cancelled() =>
             {
                 let mut lease = Lease::new(Arc::clone(&self.shared), held, errand.ticket, now);
                 self.shared.carry_out(fx);
-                if lease.look() {
-                    lease.note_lent();
-                    Ok(lease)
-                } else {
-                    self.shared.replace(errand, lease, charge)
+                if !lease.look() {
+                    return self.shared.replace(errand, lease, charge, diary);
                 }
+                lease.note_lent();
+                lease.tell(diary);
+                Ok(lease)
             }
-            decided => self.shared.follow(errand, decided),
+            decided => self.shared.follow(errand, decided, now, diary),
         }
     }
 
     #[cfg(test)]
     fn acquire(&self, request: Request) -> Result<Lease<C>, AcquireError<C::Error>> {
-        self.acquire_at(clock::now(), request)
+        self.acquire_at(clock::now(), request, &mut ())
     }
 
     /// A consistent picture of everything.

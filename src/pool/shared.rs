@@ -25,7 +25,7 @@ use crate::pool::permit::OpenPermit;
 use crate::pool::place::WaitingPlace;
 use crate::pool::slot::{Charge, Gift, Refusal, RefusalReason};
 use crate::pool::state::{PoolState, Step};
-use crate::pool::{AcquireError, Fate, HostPlan, Limits};
+use crate::pool::{AcquireError, Diary, Fate, Happened, HostPlan, Limits, Wait};
 use crate::stats::DiscardReason;
 use crate::sync::channel::{self, Receiver, Sender, TrySendError};
 use crate::sync::{Condvar, Mutex};
@@ -258,6 +258,8 @@ impl<C: Connector> Shared<C> {
         self: &Arc<Self>,
         mut errand: Errand,
         decided: (Step<C::Connection>, Effects<C::Connection>),
+        mut since: Instant,
+        diary: &mut dyn Diary<C::Error>,
     ) -> Result<Lease<C>, AcquireError<C::Error>> {
         let mut cause = None;
         let mut turn = self.turn(&errand, decided);
@@ -274,14 +276,16 @@ impl<C: Connector> Shared<C> {
                 Turn::Lease(mut lease, charge) => {
                     if lease.look() {
                         lease.note_lent();
+                        lease.tell(diary);
                         return Ok(lease);
                     }
-                    let decided = self.bury(&errand, lease, charge);
+                    let decided = self.bury(&errand, lease, charge, diary);
                     self.turn(&errand, decided)
                 }
                 Turn::Permit(mut permit) => {
                     permit.close_evicted();
-                    if errand.is_late(clock::now()) {
+                    let began = clock::now();
+                    if errand.is_late(began) {
                         drop(permit);
                         let (gift, fx) = self.decide(|state, _| state.refuse_exhausted());
                         self.turn(&errand, (Step::Take(gift), fx))
@@ -294,6 +298,8 @@ impl<C: Connector> Shared<C> {
                                     turn = Turn::Lease(lease, charge);
                                     continue;
                                 }
+                                let (host, id, took) = (lease.host(), lease.id(), lease.since() - began);
+                                diary.note(lease.since(), Happened::Opened { host, id, took });
                                 if is_open {
                                     lease.note_lent();
                                     return Ok(lease);
@@ -304,12 +310,14 @@ impl<C: Connector> Shared<C> {
                             }
                             // It was cut short, or may have been: that says nothing about the host.
                             Err(OpenError { error, .. }) if errand.is_cancelled() => {
+                                since = tell_failure(diary, permit.host(), began, &error);
                                 cause = Some((permit.host(), error));
                                 drop(permit);
                                 self.cancelled(&errand)
                             }
                             Err(OpenError { error, blame }) => {
                                 let host = permit.host();
+                                since = tell_failure(diary, host, began, &error);
                                 let text = Arc::from(error.to_string());
                                 cause = Some((host, error));
                                 let decided = permit.fail(blame, text, &mut errand);
@@ -320,7 +328,18 @@ impl<C: Connector> Shared<C> {
                 }
                 Turn::Wait(place) => {
                     let step = place.wait();
+                    let (now, wait) = (clock::now(), Wait::of(&step));
+                    diary.note(now, Happened::Waited(now - since, wait));
+                    since = now;
                     self.turn(&errand, (step, Effects::new()))
+                }
+                // Whatever else came to pass in the same moment, this is what was asked for last.
+                Turn::Refused(Refusal { reason, counts }) if errand.is_cancelled() => {
+                    let reason = match reason {
+                        RefusalReason::ShutDown => reason,
+                        _ => RefusalReason::Cancelled,
+                    };
+                    return Err(AcquireError::new(Refusal { reason, counts }, cause));
                 }
                 Turn::Refused(refusal) => return Err(AcquireError::new(refusal, cause)),
             };
@@ -339,14 +358,23 @@ impl<C: Connector> Shared<C> {
         errand: Errand,
         dead: Lease<C>,
         charge: Charge,
+        diary: &mut dyn Diary<C::Error>,
     ) -> Result<Lease<C>, AcquireError<C::Error>> {
-        let decided = self.bury(&errand, dead, charge);
-        self.follow(errand, decided)
+        let since = dead.since();
+        let decided = self.bury(&errand, dead, charge, diary);
+        self.follow(errand, decided, since, diary)
     }
 
-    fn bury(&self, errand: &Errand, dead: Lease<C>, charge: Charge) -> (Step<C::Connection>, Effects<C::Connection>) {
+    fn bury(
+        &self,
+        errand: &Errand,
+        dead: Lease<C>,
+        charge: Charge,
+        diary: &mut dyn Diary<C::Error>,
+    ) -> (Step<C::Connection>, Effects<C::Connection>) {
         let record = dead.into_dead();
         let now = clock::now();
+        diary.note(now, Happened::Replaced { host: record.host, id: record.id, reason: DiscardReason::ServerClosed });
         self.decide(|state, fx| state.found_dead(&record, charge, errand, now, fx))
     }
 
@@ -379,6 +407,13 @@ impl<C: Connector> Drop for Shared<C> {
             self.connector.close(held.connection, how);
         }
     }
+}
+
+/// Notes that opening a connection failed, and returns when.
+fn tell_failure<E>(diary: &mut dyn Diary<E>, host: HostId, began: Instant, error: &E) -> Instant {
+    let now = clock::now();
+    diary.note(now, Happened::OpenFailed { host, took: now - began, error });
+    now
 }
 
 /// What a caller has in hand.

@@ -101,10 +101,14 @@ impl fmt::Display for Judged {
     /// What happened, with the limit that was hit.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.failure.event.fmt(f)?;
-        if matches!(self.failure.event, Event::Transport(_, Fault::TimedOut) | Event::TooLate) {
-            write!(f, " ({})", self.limit)?;
+        match self.failure.event {
+            Event::Transport(_, Fault::TimedOut) | Event::TooLate | Event::TlsNotReady => {
+                write!(f, " ({})", self.limit)
+            }
+            // Nothing else sets a time for the commit.
+            Event::CommitGate => write!(f, " ({})", Limit::CallersDeadline),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

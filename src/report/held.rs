@@ -1,16 +1,18 @@
 //! A message over a session that its caller holds, where nothing is tried twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lettre::address::Envelope;
 
 use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, HostId};
 use crate::error::SendError;
 use crate::options::{AmbiguityBoundary, PoolOptions, SendOptions};
 use crate::smtp::{Failure, Mail, Refused, Session, TimeLimits, transact};
+use crate::trace::{Hosts, Recorder};
 
+use super::dialogue::Dialogue;
 use super::failure::{Judged, Limit, Met, interrupted, judge, send_error};
 use super::receipt::Receipt;
 
@@ -58,25 +60,38 @@ impl HeldSession<'_> {
         let cancel = options.cancel.as_ref();
         let limits = TimeLimits::new(started, caller, started, send_timeout, final_reply_timeout);
         let mail = Mail { envelope, content, policy: options.recipients };
+        let mut trace = Recorder::new(started);
+        // The only host that there is.
+        let dialogue = |now| Dialogue { host: HostId(0), began: started, ended: now };
         // Whoever holds a session may not have looked at it for long.
         let heard = self.session.listen().map_err(Refused::from);
         match heard.and_then(|()| transact(self.session, &mail, &limits, cancel)) {
             Ok(accepted) => {
-                let elapsed = clock::now() - started;
-                Ok(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, elapsed))
+                let now = clock::now();
+                dialogue(now).succeeded(&accepted, &mut trace);
+                let receipt = Receipt::of(accepted, self.endpoint.clone(), self.connection_id, now - started);
+                Ok(receipt.with_trace(trace.finish(Hosts::One(self.endpoint.clone()))))
             }
             Err(Refused { failure, recipients }) => {
                 let limit = Limit::of_sending(failure.stage, caller, send_timeout, final_reply_timeout);
                 let judged = self.judge(interrupted(failure, cancel, self.stop), limit);
-                Err(send_error(judged, self.endpoint.clone(), recipients).with_attempts(1))
+                let now = clock::now();
+                dialogue(now).failed(&judged.failure, &recipients, &mut trace);
+                let error = send_error(judged, self.endpoint.clone(), recipients).with_attempts(1);
+                trace.gave_up(now, &error);
+                Err(error.with_trace(trace.finish(Hosts::One(self.endpoint.clone()))))
             }
         }
     }
 
-    /// The error for a failure that was no message's.
-    pub(crate) fn error(&self, failure: Failure, limit: Limit) -> SendError {
+    /// The error for a failure that was no message's, of a call that began at `started`.
+    pub(crate) fn error(&self, failure: Failure, limit: Limit, started: Instant) -> SendError {
         let judged = self.judge(interrupted(failure, None, self.stop), limit);
-        send_error(judged, self.endpoint.clone(), Vec::new())
+        let (mut trace, now) = (Recorder::new(started), clock::now());
+        Dialogue { host: HostId(0), began: started, ended: now }.failed(&judged.failure, &[], &mut trace);
+        let error = send_error(judged, self.endpoint.clone(), Vec::new());
+        trace.gave_up(now, &error);
+        error.with_trace(trace.finish(Hosts::One(self.endpoint.clone())))
     }
 
     fn judge(&self, failure: Failure, limit: Limit) -> Judged {

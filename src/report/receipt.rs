@@ -7,6 +7,7 @@ use crate::endpoint::Endpoint;
 use crate::recipient::RecipientOutcome;
 use crate::reply::Reply;
 use crate::smtp::Accepted;
+use crate::trace::Trace;
 
 /// A message that a server has accepted: a complete 2xx to the whole of it was read.
 #[derive(Debug, Clone)]
@@ -18,18 +19,25 @@ pub struct Receipt {
     response: Reply,
     recipients: Vec<RecipientOutcome>,
     elapsed: Duration,
+    trace: Trace,
 }
 
 impl Receipt {
     /// The receipt of a message that was accepted just now, in one attempt, so long after the call began.
     pub(crate) fn of(accepted: Accepted, endpoint: Endpoint, connection_id: u64, elapsed: Duration) -> Self {
         let Accepted { reply, recipients } = accepted;
-        Self { endpoint, attempts: 1, connection_id, accepted_at: clock::wall(), response: reply, recipients, elapsed }
+        let (accepted_at, trace) = (clock::wall(), Trace::default());
+        Self { endpoint, attempts: 1, connection_id, accepted_at, response: reply, recipients, elapsed, trace }
     }
 
     /// The same after so many attempts.
     pub(crate) const fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
+        self
+    }
+
+    pub(crate) fn with_trace(mut self, trace: Trace) -> Self {
+        self.trace = trace;
         self
     }
 
@@ -75,5 +83,11 @@ impl Receipt {
     #[must_use]
     pub const fn elapsed(&self) -> Duration {
         self.elapsed
+    }
+
+    /// What the call did, step by step, and how long each step took.
+    #[must_use]
+    pub const fn trace(&self) -> &Trace {
+        &self.trace
     }
 }

@@ -11,6 +11,7 @@ use crate::pool::{AcquireError, HostSet, Lease, Renewal, Request};
 use crate::report::{Judged, Limit, send_error};
 use crate::stage::SendStage;
 use crate::stats::PoolCounts;
+use crate::trace::Recorder;
 
 use super::Inner;
 use super::connector::SmtpConnector;
@@ -50,12 +51,13 @@ impl Acquisition<'_> {
         avoid: &HostSet,
         fresh: bool,
         only: Option<HostId>,
+        trace: &mut Recorder,
     ) -> Result<Lease<SmtpConnector>, Failed> {
         let deadline = self.acquire_by(now);
         let request = Request { deadline, avoid: avoid.clone(), fresh, only, cancel: self.cancel.cloned() };
-        let result = self.inner.pool.acquire_at(now, request);
-        self.tell(now, &result);
-        result.map_err(|error| self.failed(error, deadline))
+        let leased = self.inner.pool.acquire_at(now, request, trace);
+        self.tell(now, &leased);
+        self.outcome(leased, deadline, trace)
     }
 
     /// Gets a fresh connection in the place of `lease`.
@@ -64,13 +66,14 @@ impl Acquisition<'_> {
         lease: Lease<SmtpConnector>,
         why: Renewal,
         avoid: &HostSet,
+        trace: &mut Recorder,
     ) -> Result<Lease<SmtpConnector>, Failed> {
         let now = clock::now();
         let deadline = self.acquire_by(now);
         let request = Request { deadline, avoid: avoid.clone(), fresh: true, only: None, cancel: self.cancel.cloned() };
-        let result = lease.renew(why, request);
-        self.tell(now, &result);
-        result.map_err(|error| self.failed(error, deadline))
+        let leased = lease.renew(why, request, trace);
+        self.tell(now, &leased);
+        self.outcome(leased, deadline, trace)
     }
 
     /// Tells observers how a call for a connection that came at `now` has ended.
@@ -106,6 +109,20 @@ impl Acquisition<'_> {
         let waited = clock::now().saturating_duration_since(now);
         let event = AcquireFinished { outcome, waited, host: None, counts: Some(counts) };
         self.inner.observers.tell(|observer| observer.acquire_finished(&event));
+    }
+
+    fn outcome(
+        &self,
+        leased: Result<Lease<SmtpConnector>, AcquireError<Judged>>,
+        deadline: Deadline,
+        trace: &mut Recorder,
+    ) -> Result<Lease<SmtpConnector>, Failed> {
+        let lease = leased.map_err(|error| self.failed(error, deadline))?;
+        // What the pool knows nothing about. A session that is reused has been told of.
+        if !lease.is_reused() {
+            trace.secured(lease.connection().tls_version());
+        }
+        Ok(lease)
     }
 
     fn acquire_by(&self, now: Instant) -> Deadline {

@@ -10,9 +10,10 @@ use crate::error::{Classification, FailureKind};
 use crate::event::{Event, Step};
 use crate::observer::AttemptFailed;
 use crate::pool::{Close, Fate, HostSet, Lease, Renewal};
-use crate::report::{Judged, Limit, Met, Receipt, interrupted, judge, send_error};
+use crate::report::{Dialogue, Judged, Limit, Met, Receipt, interrupted, judge, send_error};
 use crate::smtp::{Accepted, Mail, Refused, Session, TimeLimits, transact};
 use crate::stats::DiscardReason;
+use crate::trace::Recorder;
 
 use super::Inner;
 use super::acquisition::{Acquisition, Failed, Retry};
@@ -32,10 +33,16 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     /// Tries once. A connection that turns out to be stale is replaced within the attempt.
-    pub(super) fn attempt(&self, now: Instant, avoid: &HostSet, fresh: bool) -> Result<Receipt, Failed> {
+    pub(super) fn attempt(
+        &self,
+        now: Instant,
+        avoid: &HostSet,
+        fresh: bool,
+        trace: &mut Recorder,
+    ) -> Result<Receipt, Failed> {
         let Acquisition { inner, started, caller, cancel } = self.acquisition;
         let options = &inner.options;
-        let mut lease = self.acquisition.lease(now, avoid, fresh, None)?;
+        let mut lease = self.acquisition.lease(now, avoid, fresh, None, trace)?;
         let mut renewals = Renewals::default();
         loop {
             let (send, final_reply) = (options.send_timeout, options.final_reply_timeout);
@@ -44,7 +51,7 @@ impl Call<'_> {
             let refused = match outcome {
                 Ok(accepted) => {
                     renewals.learn(inner, lease.host(), None);
-                    return Ok(self.accepted(lease, accepted));
+                    return Ok(self.accepted(lease, accepted, trace));
                 }
                 Err(refused) => refused,
             };
@@ -59,10 +66,11 @@ impl Call<'_> {
                 reauthenticated: renewals.reauthenticated,
             };
             let judged = judge(failure, met, options.ambiguity_boundary, limit);
+            dialogue(&lease, clock::now()).failed(&judged.failure, &recipients, trace);
             let renewal = renewals.next(judged.verdict.fresh_try, lease.messages());
             tell_failure(inner, &judged, &lease, renewal.is_some());
             if let Some(why) = renewal {
-                lease = self.acquisition.renew(lease, why, avoid)?;
+                lease = self.acquisition.renew(lease, why, avoid, trace)?;
                 continue;
             }
             let host = lease.host();
@@ -81,11 +89,12 @@ impl Call<'_> {
         }
     }
 
-    fn accepted(&self, lease: Lease<SmtpConnector>, accepted: Accepted) -> Receipt {
+    fn accepted(&self, lease: Lease<SmtpConnector>, accepted: Accepted, trace: &mut Recorder) -> Receipt {
         // The server is responsible now: nothing that happens to the connection can turn this into a failure.
         let Acquisition { inner, started, .. } = self.acquisition;
         let endpoint = inner.pool.connector().endpoint(lease.host()).clone();
         let now = clock::now();
+        dialogue(&lease, now).succeeded(&accepted, trace);
         let receipt = Receipt::of(accepted, endpoint, lease.id(), now - started);
         let fate = match lease.connection().is_in_step() {
             true => Fate::Keep { delivered: true },
@@ -137,6 +146,11 @@ impl Renewals {
             inner.pool.learn_message_limit(host, messages);
         }
     }
+}
+
+/// All that was said over `lease` until now.
+fn dialogue(lease: &Lease<SmtpConnector>, now: Instant) -> Dialogue {
+    Dialogue { host: lease.host(), began: lease.since(), ended: now }
 }
 
 /// What becomes of a connection whose message failed.

@@ -7,10 +7,12 @@ use crate::endpoint::{Endpoint, HostId};
 use crate::error::SendError;
 use crate::pool::{HostSet, Lease as PoolLease};
 use crate::stats::PoolStatus;
+use crate::trace::Recorder;
 
 use super::acquisition::Acquisition;
 use super::connector::SmtpConnector;
 use super::lease::Lease;
+use super::retry::end;
 use super::{Inner, SmtpSender};
 
 /// What [`SmtpSender::verify`] found out about one host.
@@ -106,5 +108,7 @@ fn acquire(
     only: Option<HostId>,
 ) -> Result<PoolLease<SmtpConnector>, SendError> {
     let acquisition = Acquisition { inner, started: now, caller: None, cancel: None };
-    acquisition.lease(now, &HostSet::default(), fresh, only).map_err(|failed| failed.error)
+    let mut trace = Recorder::new(now);
+    let leased = acquisition.lease(now, &HostSet::default(), fresh, only, &mut trace);
+    leased.map_err(|failed| end(trace, inner, failed.error))
 }

@@ -12,6 +12,7 @@ use crate::options::{AmbiguityBoundary, KeepaliveCommand, PoolOptions};
 use crate::pool::{Close, Connector, OpenError};
 use crate::report::{Judged, Limit, Met, interrupted, judge};
 use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
+use crate::trace::Hosts;
 
 /// A host that has said nothing for so long is not well, whoever asked. Callers with less time to give learn nothing about it, and
 /// their hurry must not become everybody's outage.
@@ -21,6 +22,8 @@ const LONGEST_FAIR_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct SmtpConnector {
     hosts: Vec<SessionOpener>,
+    /// Where they are.
+    endpoints: Arc<[Endpoint]>,
     timeouts: Timeouts,
     boundary: AmbiguityBoundary,
     keepalive_command: KeepaliveCommand,
@@ -35,11 +38,13 @@ impl SmtpConnector {
         let timeouts = Timeouts::of(options);
         let resolver = Arc::new(Resolver::system(options.hosts.len()));
         let opener = |host: &crate::options::Host| SessionOpener::new(host.clone(), timeouts, Arc::clone(&resolver));
-        let hosts = u32::try_from(options.hosts.len()).unwrap_or(u32::MAX);
-        let share = options.connect_timeout.min(options.acquire_timeout / hosts);
+        let count = u32::try_from(options.hosts.len()).unwrap_or(u32::MAX);
+        let share = options.connect_timeout.min(options.acquire_timeout / count);
+        let hosts: Vec<_> = options.hosts.iter().map(opener).collect();
         Self {
             fair_time: (share / 2).min(LONGEST_FAIR_TIME),
-            hosts: options.hosts.iter().map(opener).collect(),
+            endpoints: hosts.iter().map(|host| host.endpoint().clone()).collect(),
+            hosts,
             timeouts,
             boundary: options.ambiguity_boundary,
             keepalive_command: options.keepalive_command,
@@ -59,7 +64,12 @@ impl SmtpConnector {
     }
 
     pub(super) fn endpoint(&self, host: HostId) -> &Endpoint {
-        self.hosts[host.0].endpoint()
+        &self.endpoints[host.0]
+    }
+
+    /// All hosts, for a trace.
+    pub(super) fn hosts(&self) -> Hosts {
+        Hosts::All(Arc::clone(&self.endpoints))
     }
 }
 

@@ -112,10 +112,10 @@ impl Lease {
     /// [`RetryableTemporaryFailure`](crate::FailureKind::RetryableTemporaryFailure) if the server says that it is closing: the connection
     /// is not usable any more.
     pub fn noop(&mut self) -> Result<(), SendError> {
-        let timeout = self.inner().options.send_timeout;
+        let (timeout, started) = (self.inner().options.send_timeout, clock::now());
         let held = self.held();
-        let probed = held.session.probe(KeepaliveCommand::Noop, Deadline::after(timeout));
-        let error = probed.map_err(|failure| held.error(failure, Limit::Option("send_timeout", timeout)));
+        let probed = held.session.probe(KeepaliveCommand::Noop, Deadline::at(started, timeout));
+        let error = probed.map_err(|failure| held.error(failure, Limit::Option("send_timeout", timeout), started));
         error.map_err(|error| error.with_pool(self.inner().pool.counts()))
     }
 

@@ -5,6 +5,7 @@ mod attempt;
 mod builder;
 mod care;
 mod connector;
+mod diary;
 mod lease;
 mod news;
 mod pause;

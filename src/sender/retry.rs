@@ -13,6 +13,7 @@ use crate::report::Receipt;
 use crate::smtp::Mail;
 use crate::stage::SendStage;
 use crate::stats::HostState;
+use crate::trace::{Recorder, TraceEvent};
 
 use super::Inner;
 use super::acquisition::{Acquisition, Retry};
@@ -27,17 +28,28 @@ pub(super) fn run(
     options: &SendOptions,
 ) -> Result<Receipt, SendError> {
     let started = clock::now();
-    let result = send(inner, started, envelope, content, options);
+    let mut trace = Recorder::new(started);
+    let result = match run_from(started, inner, envelope, content, options, &mut trace) {
+        Ok(receipt) => Ok(receipt.with_trace(trace.finish(inner.pool.connector().hosts()))),
+        Err(error) => Err(end(trace, inner, error)),
+    };
     tell_end(&inner.observers, started, &result);
     result
 }
 
-fn send(
-    inner: &Inner,
+/// The error of a call that has failed now, with its trace.
+pub(super) fn end(mut trace: Recorder, inner: &Inner, error: SendError) -> SendError {
+    trace.gave_up(clock::now(), &error);
+    error.with_trace(trace.finish(inner.pool.connector().hosts()))
+}
+
+fn run_from(
     started: Instant,
+    inner: &Inner,
     envelope: &Envelope,
     content: &[u8],
     options: &SendOptions,
+    trace: &mut Recorder,
 ) -> Result<Receipt, SendError> {
     let caller = options.deadline.map(Deadline::on);
     let mail = Mail { envelope, content, policy: options.recipients };
@@ -50,7 +62,7 @@ fn send(
     let mut now = started;
     loop {
         attempts += 1;
-        let failed = match call.attempt(now, &avoid, fresh) {
+        let failed = match call.attempt(now, &avoid, fresh, trace) {
             Ok(receipt) => return Ok(receipt.with_attempts(attempts)),
             Err(failed) => failed,
         };
@@ -66,6 +78,8 @@ fn send(
         fresh = retry.fresh;
         if has_other_host(inner, &avoid) {
             tell_retry(&inner.observers, &error, Duration::ZERO);
+            now = clock::now();
+            trace.step(now, None, None, TraceEvent::FailedOver { attempt: attempts + 1 });
         } else {
             let pause = delay(&inner.options, attempts, fastrand::f64());
             let turn = Deadline::after(pause);
@@ -73,9 +87,11 @@ fn send(
                 return Err(error);
             }
             tell_retry(&inner.observers, &error, pause);
+            let began = clock::now();
             inner.pause.until(turn, cancel);
+            now = clock::now();
+            trace.step(now, Some(now - began), None, TraceEvent::BackedOff { attempt: attempts + 1 });
         }
-        now = clock::now();
     }
 }
 

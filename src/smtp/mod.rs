@@ -16,6 +16,7 @@ mod failure;
 mod opener;
 mod reply_reader;
 mod resolve;
+mod server_hello;
 mod session;
 mod single_round_trip;
 #[cfg(not(simulation))]

@@ -8,6 +8,7 @@ use crate::clock::{self, Deadline};
 use crate::event::{Desync, Event, Fault, Step};
 use crate::options::KeepaliveCommand;
 use crate::stage::SendStage;
+use crate::trace::TlsVersion;
 
 use super::capabilities::Capabilities;
 use super::command::{NOOP, QUIT, RSET};
@@ -82,6 +83,11 @@ impl Session {
     /// Whether so many messages were refused in a row that the server will soon lose its patience.
     pub(crate) const fn is_worn_out(&self) -> bool {
         self.refused_in_a_row >= MAX_REFUSED_IN_A_ROW
+    }
+
+    /// The version of TLS; none if the session is not encrypted.
+    pub(crate) fn tls_version(&self) -> Option<TlsVersion> {
+        self.wire.stream().tls_version()
     }
 
     /// The bound on messages in this session that the server announced.

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use native_tls::TlsStream;
 
 use crate::clock::{self, Deadline};
+use crate::trace::TlsVersion;
 
+use super::server_hello::ServerHello;
 use super::socket::{self, Socket};
 
 /// The longest time the kernel is asked to wait at once. A longer wait is several of these, so that deadlines of 30 s and of 300 s
@@ -47,6 +49,7 @@ pub(super) struct DeadlineTcp {
     waits: bool,
     read_wait: KernelWait,
     write_wait: KernelWait,
+    hello: ServerHello,
 }
 
 /// The kernel's timer of one direction. It only has to end before the deadline does; the call is repeated until then.
@@ -94,12 +97,23 @@ impl DeadlineTcp {
             waits: true,
             read_wait: KernelWait::default(),
             write_wait: KernelWait::default(),
+            hello: ServerHello::default(),
         }
     }
 
     /// Whether the end of the stream is a RST, which has the kernel drop what it has not sent yet, instead of a FIN.
     pub(super) fn cut_on_drop(&self, cuts: bool) {
         socket::cut_on_drop(&self.socket, cuts);
+    }
+
+    /// From now on the server's first words are those of a TLS handshake.
+    pub(super) fn begin_handshake(&mut self) {
+        self.hello = ServerHello::listening();
+    }
+
+    /// The handshake is over.
+    pub(super) fn end_handshake(&mut self) {
+        self.hello.conclude();
     }
 
     /// What has arrived, the deadline being over.
@@ -150,7 +164,11 @@ impl Read for DeadlineTcp {
             match (&*self.socket).read(buffer) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if self.waits && is_kernel_wait_over(&error) => {}
-                result => return result,
+                Ok(read) => {
+                    self.hello.hear(&buffer[..read]);
+                    return Ok(read);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -203,6 +221,14 @@ impl DeadlineStream {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_mut(),
+        }
+    }
+
+    /// The version of TLS; none if it is in the clear.
+    pub(super) fn tls_version(&self) -> Option<TlsVersion> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => Some(tls.get_ref().hello.version()),
         }
     }
 

@@ -65,7 +65,7 @@ impl LazyConnector {
                 Failure::transport(Step::Connect, error, SendStage::BeforeConnect)
             }),
             Ok(Err((fault, error))) => Err(failure_of(fault, error, SendStage::BeforeConnect)),
-            Err(_) => Err(Failure::new(Event::TooLate, SendStage::BeforeConnect)),
+            Err(_) => Err(Failure::new(Event::TlsNotReady, SendStage::BeforeConnect)),
         }
     }
 
@@ -153,11 +153,13 @@ fn connector_for(host: &Host) -> native_tls::Result<TlsConnector> {
 }
 
 /// Runs the handshake; the name in the certificate must be `name`.
-pub(super) fn handshake(connector: &TlsConnector, name: &str, tcp: DeadlineTcp) -> Result<DeadlineStream, Failure> {
+pub(super) fn handshake(connector: &TlsConnector, name: &str, mut tcp: DeadlineTcp) -> Result<DeadlineStream, Failure> {
     // The TLS library drops the stream when it fails: that is to cut it, as everything that is out of step is cut.
     tcp.cut_on_drop(true);
+    tcp.begin_handshake();
     match connector.connect(name.trim_end_matches('.'), tcp) {
-        Ok(stream) => {
+        Ok(mut stream) => {
+            stream.get_mut().end_handshake();
             stream.get_ref().cut_on_drop(false);
             Ok(DeadlineStream::Tls(Box::new(stream)))
         }
@@ -219,7 +221,13 @@ mod tests {
         let (lazy, go_on, begun) = slow();
         let deadline = Deadline::after(Duration::from_millis(20));
         let failure = lazy.get(deadline, &[]).unwrap_err();
-        assert_eq!((failure.event, failure.stage), (Event::TooLate, SendStage::BeforeConnect), "no host is to blame");
+        assert_eq!(
+            (failure.event, failure.stage),
+            (Event::TlsNotReady, SendStage::BeforeConnect),
+            "no host is to blame"
+        );
+        let text = failure.event.to_string();
+        assert!(text.contains("root certificates") && !text.contains("command"), "{text}");
         assert!(deadline.is_over());
         go_on.send(()).unwrap();
         assert!(lazy.get(Deadline::after(PATIENCE), &[]).is_ok());

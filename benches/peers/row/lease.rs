@@ -105,7 +105,7 @@ fn acquire(pool: &Pool<Bare>) -> Lease<Bare> {
     let now = clock::now();
     let deadline = Deadline::at(now, MINUTE);
     let request = Request { deadline, avoid: HostSet::new(), fresh: false, only: None, cancel: None };
-    pool.acquire_at(now, request).unwrap_or_else(|error| panic!("{error:?}"))
+    pool.acquire_at(now, request, &mut ()).unwrap_or_else(|error| panic!("{error:?}"))
 }
 
 /// Something done again and again by one thread, in processor time.

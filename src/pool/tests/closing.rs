@@ -167,7 +167,7 @@ fn leases_outlive_the_last_handle() {
     assert!(crew.join(long()));
     assert_eq!(gauge.live.load(SeqCst), 2);
     kept.finish(KEEP);
-    let error = refused(renewed.renew(crate::pool::Renewal::Stale, soon()));
+    let error = refused(renewed.renew(crate::pool::Renewal::Stale, soon(), &mut ()));
     assert!(matches!(error, AcquireError::ShutDown { .. }));
     assert_eq!(gauge.live.load(SeqCst), 0);
     assert!(weak.upgrade().is_none());

@@ -342,7 +342,7 @@ fn a_stale_connection_takes_its_older_siblings_along() {
     assert_eq!(stale.id(), ids[1]);
     // Put away later: it has been in use meanwhile.
     three.finish(KEEP);
-    let renewed = got(stale.renew(Renewal::Stale, fresh()));
+    let renewed = got(stale.renew(Renewal::Stale, fresh(), &mut ()));
     assert!(!renewed.is_reused());
     let fates = ids.map(|id| pool.connector().fate(id));
     assert_eq!(fates, [Some(Close::Abort), Some(Close::Abort), None]);
@@ -357,7 +357,7 @@ fn a_session_limit_leaves_the_siblings() {
     drop(pair);
     let lease = lease(&pool);
     let id = lease.id();
-    let renewed = got(lease.renew(Renewal::SessionLimit, fresh()));
+    let renewed = got(lease.renew(Renewal::SessionLimit, fresh(), &mut ()));
     assert_eq!(pool.connector().fate(id), Some(Close::Polite));
     assert_eq!((pool.counts().idle, pool.counts().leased), (1, 1));
     assert_eq!(pool.status().discarded.of(DiscardReason::MaxMessages), 1);
@@ -369,7 +369,7 @@ fn a_session_limit_leaves_the_siblings() {
 fn a_replacement_is_opened_on_the_same_host() {
     let pool = pool(4, &[0, 0]);
     // The rotation is now in favour of the other host; but this lease is paid for.
-    let renewed = got(lease(&pool).renew(Renewal::Stale, fresh()));
+    let renewed = got(lease(&pool).renew(Renewal::Stale, fresh(), &mut ()));
     assert_eq!(renewed.host(), HostId(0));
     let other = lease(&pool);
     assert_eq!(other.host(), HostId(1));
@@ -389,7 +389,7 @@ fn a_renewal_goes_elsewhere_when_its_host_is_down() {
     let pool = pool(1, &[0, 10]);
     let lease = lease(&pool);
     pool.connector().down(0, Blame::Host);
-    let renewed = got(lease.renew(Renewal::Reauthenticate, fresh()));
+    let renewed = got(lease.renew(Renewal::Reauthenticate, fresh(), &mut ()));
     assert_eq!(renewed.host(), HostId(1));
     assert_eq!(pool.status().discarded.of(DiscardReason::AuthFailure), 1);
     renewed.finish(BROKEN);

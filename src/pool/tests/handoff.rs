@@ -322,7 +322,7 @@ fn a_renewal_keeps_its_place_before_all_waiters() {
     thread::scope(|scope| {
         let waiter = scope.spawn(|| lease(&pool).id());
         until_waiting(&pool, 1);
-        let renewed = got(held.renew(Renewal::Stale, fresh()));
+        let renewed = got(held.renew(Renewal::Stale, fresh(), &mut ()));
         assert!(!renewed.is_reused());
         assert_eq!(pool.counts().waiting, 1);
         let new = renewed.id();
@@ -387,7 +387,7 @@ fn sixty_four_threads_never_exceed_max_size() {
                     match rng.u8(..) {
                         0..20 => lease.finish(BROKEN),
                         20..40 => drop(lease),
-                        40..50 => drop(lease.renew(Renewal::Stale, fresh())),
+                        40..50 => drop(lease.renew(Renewal::Stale, fresh(), &mut ())),
                         50..60 => pool.connector().kill(lease.id()),
                         _ => lease.finish(KEEP),
                     }

@@ -205,7 +205,7 @@ fn end(pool: &Pool<Yard>, lease: Lease<Yard>, how: End) {
         }
         End::Renewed => {
             let request = Request { fresh: true, ..request() };
-            let renewed = panic::catch_unwind(AssertUnwindSafe(|| lease.renew(Renewal::Stale, request)));
+            let renewed = panic::catch_unwind(AssertUnwindSafe(|| lease.renew(Renewal::Stale, request, &mut ())));
             if let Ok(Ok(lease)) = renewed {
                 end(pool, lease, End::Kept);
             }

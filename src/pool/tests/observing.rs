@@ -102,7 +102,7 @@ fn a_lease_is_told_of_when_its_place_is_free() {
     let first = lease(&pool);
     let id = first.id();
     news.try_iter().for_each(drop);
-    let second = got(first.renew(crate::pool::Renewal::OutOfStep, fresh()));
+    let second = got(first.renew(crate::pool::Renewal::OutOfStep, fresh(), &mut ()));
     let told: Vec<_> = news.try_iter().filter(|news| !matches!(news, News::Levels(_))).collect();
     assert_eq!(told, [News::Opened(second.id()), News::LeaseEnded(id)]);
 }

@@ -12,3 +12,4 @@ mod oracle;
 mod server;
 mod story;
 mod tally;
+mod timeline;
