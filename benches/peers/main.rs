@@ -21,7 +21,7 @@ mod paired;
 mod relay;
 mod report;
 mod row;
-mod trace;
+mod strace;
 
 // Parts of the crate that no public door leads to, so that they are measured as they are and not as they are wrapped: the pool over
 // connections that cost nothing, a host's cooldown under a clock of our own, the encoding of content. They find each other by the
@@ -48,6 +48,9 @@ mod endpoint;
 #[path = "../../src/error.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod error;
+#[path = "../../src/event.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod event;
 #[path = "../../src/observer/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod observer;
@@ -70,6 +73,9 @@ mod stats;
 #[path = "../../src/sync.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod sync;
+#[path = "../../src/trace/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod trace;
 
 // Servers and ports of the tests.
 #[path = "../../tests/common/doors.rs"]
@@ -140,7 +146,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     // A process of its own for one peer, to be looked at from outside: see `trace.rs`.
     if let [flag, peer, port, size, messages] = &arguments[..] {
-        if flag == trace::SEND {
+        if flag == strace::SEND {
             let load = Load::new(Server::plain(port.parse().unwrap()), 1, size.parse().unwrap());
             let peer = Peer::of_key(peer).unwrap();
             peer.connect(&load).unwrap().work(messages.parse().unwrap());
