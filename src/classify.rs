@@ -118,6 +118,16 @@ fn row(incident: &Incident<'_>) -> Row {
         Event::InjectedPlaintext => {
             Row::new(ConnectionCorrupted, Abort, "plaintext behind the reply to STARTTLS").no_retry().blame(Blame::Host)
         }
+        // The supplier and what it asks are the program's own, and the message has not left. But without credentials there is no
+        // connection to this host, whoever is at fault: a pause keeps everybody from asking for them over and over, and hosts that
+        // want others are used meanwhile.
+        Event::NoCredentials(_) => {
+            Row::new(HostUnavailable, Discard, "the supplier gave no credentials").blame(Blame::Host)
+        }
+        Event::Transport(Step::Credentials, Fault::TimedOut) => {
+            Row::new(HostUnavailable, Abort, "the supplier gave no credentials in time").blame(Blame::Host)
+        }
+        Event::Rotated => Row::new(RetryableBeforeSend, Discard, "the credentials were rotated"),
         Event::Spent => Row::new(RetryableBeforeSend, Abort, "the connection had failed before"),
         Event::TooLate => Row::new(RetryableBeforeSend, Keep, "the time was over before the first command"),
         Event::TlsNotReady => Row::new(RetryableBeforeSend, Keep, "the time was over before TLS could be begun"),
@@ -157,7 +167,14 @@ fn row(incident: &Incident<'_>) -> Row {
 const fn is_opening(step: Step) -> bool {
     matches!(
         step,
-        Step::Resolve | Step::Connect | Step::TlsHandshake | Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth
+        Step::Credentials
+            | Step::Resolve
+            | Step::Connect
+            | Step::TlsHandshake
+            | Step::Greeting
+            | Step::Ehlo
+            | Step::StartTls
+            | Step::Auth
     )
 }
 

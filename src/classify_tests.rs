@@ -1,9 +1,10 @@
 //! The table against a second one, typed from the specification (§5 and the reliability catalogue §1), not from the first.
 
 use super::*;
-use crate::event::{Inadmissible, Party};
+use crate::event::{Inadmissible, Party, Supply};
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
+    Step::Credentials,
     Step::Resolve,
     Step::Connect,
     Step::TlsHandshake,
@@ -45,6 +46,8 @@ const DESYNCS: [Desync; 7] = [
 /// The stages at which a step can be met.
 fn stages_of(step: Step) -> &'static [SendStage] {
     match step {
+        // Before connecting, and again if the server refuses the first ones.
+        Step::Credentials => &[SendStage::BeforeConnect, SendStage::Connected],
         Step::Resolve | Step::Connect => &[SendStage::BeforeConnect],
         Step::TlsHandshake | Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth => &[SendStage::Connected],
         Step::Noop => &[SendStage::Authenticated],
@@ -63,7 +66,7 @@ fn kind_of_reply(step: Step, stage: SendStage, code: u16, reused: bool, reauthen
     match step {
         // A session that did not come about says nothing about the message (case a, j, P28), but for what will not change by
         // itself: credentials (P25), TLS required and refused, no ESMTP (F017).
-        Step::Greeting | Step::Resolve | Step::Connect | Step::TlsHandshake => HostUnavailable,
+        Step::Greeting | Step::Credentials | Step::Resolve | Step::Connect | Step::TlsHandshake => HostUnavailable,
         Step::Ehlo | Step::StartTls | Step::Auth if code >= 500 => PermanentFailure,
         Step::Ehlo => HostUnavailable,
         // Case j leaves the choice for 421; F025 settles it for AUTH.
@@ -105,6 +108,11 @@ fn each(mut check: impl FnMut(&Event, SendStage, bool, bool, AmbiguityBoundary, 
         Event::TooManyRecipients,
         Event::BdatNotKnown,
         Event::ResolverBusy,
+        Event::NoCredentials(Supply::Failed),
+        Event::NoCredentials(Supply::Panicked),
+        Event::NoCredentials(Supply::Hanging),
+        Event::NoCredentials(Supply::Unusable),
+        Event::Rotated,
         Event::Policy(Policy::StartTlsNotOffered),
         Event::Policy(Policy::NoCommonMechanism),
         Event::Policy(Policy::PlaintextAuth),
@@ -241,7 +249,7 @@ fn a_server_that_does_not_know_bdat_gets_the_message_by_data() {
 #[test]
 fn every_fault_and_desync_is_judged_as_the_specification_says() {
     for step in STEPS {
-        let is_opening = matches!(stages_of(step), [SendStage::BeforeConnect | SendStage::Connected]);
+        let is_opening = matches!(stages_of(step), [SendStage::BeforeConnect | SendStage::Connected, ..]);
         for &stage in stages_of(step) {
             for reused in [false, true] {
                 for fault in FAULTS {
@@ -292,6 +300,26 @@ fn every_fault_and_desync_is_judged_as_the_specification_says() {
             }
         }
     }
+}
+
+#[test]
+fn a_supplier_without_credentials_pauses_its_host_and_is_safe_to_retry() {
+    for supply in [Supply::Failed, Supply::Panicked, Supply::Hanging, Supply::Unusable] {
+        for stage in [SendStage::BeforeConnect, SendStage::Connected] {
+            let event = Event::NoCredentials(supply);
+            let verdict = judged(&event, stage, false, false, AmbiguityBoundary::LastByte);
+            let Classification { kind, retry_allowed, .. } = verdict.classification;
+            assert_eq!((kind, retry_allowed, verdict.blame), (HostUnavailable, true, Blame::Host), "{supply:?}");
+        }
+    }
+}
+
+#[test]
+fn a_message_refused_for_rotated_credentials_has_not_been_sent() {
+    let verdict = judged(&Event::Rotated, SendStage::Authenticated, true, true, AmbiguityBoundary::LastByte);
+    let Classification { kind, retry_allowed, discard_connection, .. } = verdict.classification;
+    assert_eq!((kind, retry_allowed, discard_connection), (RetryableBeforeSend, true, true));
+    assert_eq!((verdict.blame, verdict.fresh_try), (Blame::Nobody, FreshTry::No));
 }
 
 #[test]

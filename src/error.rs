@@ -11,6 +11,7 @@ use crate::reply::Reply;
 use crate::stage::SendStage;
 use crate::stats::PoolCounts;
 use crate::trace::Trace;
+use crate::undisclosed::Undisclosed;
 
 /// What kind of failure ended a `send`, by what the caller can do about it.
 ///
@@ -322,7 +323,7 @@ impl fmt::Debug for SendError {
 impl StdError for SendError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         let source = self.0.source.as_deref()?;
-        Some(source)
+        Some(source.downcast_ref::<Undisclosed>().map_or(source, Undisclosed::disclose))
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 /// Where in the dialogue something happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
+    /// The call of the program's supplier.
+    Credentials,
     Resolve,
     Connect,
     TlsHandshake,
@@ -26,6 +28,7 @@ pub(crate) enum Step {
 impl Step {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
+            Self::Credentials => "asking for the credentials",
             Self::Resolve => "the name look-up",
             Self::Connect => "connecting",
             Self::TlsHandshake => "the TLS handshake",
@@ -121,6 +124,29 @@ impl fmt::Display for Policy {
     }
 }
 
+/// Why the program's supplier gave no credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Supply {
+    /// It returned an error.
+    Failed,
+    Panicked,
+    /// As many calls as there may be have not returned.
+    Hanging,
+    /// They hold a character that no mechanism can send.
+    Unusable,
+}
+
+impl fmt::Display for Supply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Failed => "returned an error",
+            Self::Panicked => "panicked",
+            Self::Hanging => "does not return",
+            Self::Unusable => "returned some with NUL or U+0001 in them",
+        })
+    }
+}
+
 /// Whose address it is; by number, because errors end up in logs and addresses must not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Party {
@@ -147,6 +173,12 @@ pub(crate) enum Inadmissible {
     NeedsSmtpUtf8(Party),
     /// Non-ASCII content, and the server does not offer 8BITMIME.
     NeedsEightBitMime,
+    /// All of them or none, and more than the server's RCPTMAX.
+    TooManyRecipients { count: usize, limit: u32 },
+    /// Notifications are asked for, and the server does not offer DSN.
+    NeedsDsn,
+    /// Notifications are asked for about a recipient that the envelope does not have.
+    DsnOfStranger,
     /// Larger than the server's SIZE.
     TooLarge { size: u64, limit: u64 },
 }
@@ -165,6 +197,16 @@ impl fmt::Display for Inadmissible {
             }
             Self::NeedsEightBitMime => {
                 f.write_str("the content is not ASCII and the server does not offer 8BITMIME (RFC 6152)")
+            }
+            Self::TooManyRecipients { count, limit } => write!(
+                f,
+                "the message has {count} recipients and the server's RCPTMAX is {limit} (RFC 9422); `AcceptPartial` sends it in parts"
+            ),
+            Self::NeedsDsn => f.write_str(
+                "notifications are asked for and the server does not offer DSN (RFC 3461); `Dsn::when_offered` does without",
+            ),
+            Self::DsnOfStranger => {
+                f.write_str("notifications are asked for about a recipient that the envelope does not have")
             }
             Self::TooLarge { size, limit } => {
                 write!(f, "the message has {size} bytes and the server takes {limit} at most (RFC 1870)")
@@ -202,6 +244,10 @@ pub(crate) enum Event {
     BdatNotKnown,
     /// The name server could not be asked: too many look-ups hang already.
     ResolverBusy,
+    /// The supplier gave no credentials.
+    NoCredentials(Supply),
+    /// The credentials that the session was opened with were rotated, and whoever holds it went on.
+    Rotated,
     /// The connection has failed before, and whoever holds it went on.
     Spent,
     /// The connection was cut from our side while this step was under way.
@@ -226,7 +272,8 @@ impl Event {
             }
             Self::InjectedPlaintext | Self::Policy(Policy::StartTlsNotOffered) => Step::StartTls,
             Self::Policy(_) => Step::Auth,
-            Self::Inadmissible(_) | Self::Spent | Self::TooLate => Step::Mail,
+            Self::Inadmissible(_) | Self::Rotated | Self::Spent | Self::TooLate => Step::Mail,
+            Self::NoCredentials(_) => Step::Credentials,
             Self::TlsNotReady => Step::TlsHandshake,
             Self::CommitGate => Step::Content,
             Self::TooManyRecipients => Step::Rcpt,
@@ -261,6 +308,8 @@ impl fmt::Display for Event {
             Self::TooManyRecipients => f.write_str("too many recipients for one message, refused at RCPT"),
             Self::BdatNotKnown => f.write_str("BDAT is offered and not known"),
             Self::ResolverBusy => f.write_str("too many name look-ups hang already"),
+            Self::NoCredentials(supply) => write!(f, "the supplier of credentials {supply}"),
+            Self::Rotated => f.write_str("the credentials of this session were rotated"),
             Self::Spent => f.write_str("the connection has failed before and cannot be used again"),
             Self::Interrupted(step, Interrupt::Cancelled) => write!(f, "cancelled in {step}"),
             Self::Interrupted(step, Interrupt::Shutdown) => {

@@ -46,16 +46,41 @@ pub struct Offered {
     pub size_limit: Option<u64>,
     pub eight_bit_mime: bool,
     pub smtp_utf8: bool,
+    pub dsn: bool,
     pub starttls: bool,
     pub auth: Vec<Mechanism>,
     pub mail_max: Option<u32>,
+    pub rcpt_max: Option<u32>,
 }
 
 /// What a server's reply to EHLO offers.
 pub fn capabilities(ehlo: &Reply) -> Offered {
-    let Capabilities { pipelining, chunking, size_limit, size, eight_bit_mime, smtp_utf8, starttls, auth, mail_max } =
-        Capabilities::from_ehlo(ehlo);
-    Offered { pipelining, chunking, size, size_limit, eight_bit_mime, smtp_utf8, starttls, auth, mail_max }
+    let Capabilities {
+        pipelining,
+        chunking,
+        size_limit,
+        size,
+        eight_bit_mime,
+        smtp_utf8,
+        dsn,
+        starttls,
+        auth,
+        mail_max,
+        rcpt_max,
+    } = Capabilities::from_ehlo(ehlo);
+    Offered {
+        pipelining,
+        chunking,
+        size,
+        size_limit,
+        eight_bit_mime,
+        smtp_utf8,
+        dsn,
+        starttls,
+        auth,
+        mail_max,
+        rcpt_max,
+    }
 }
 
 /// `content` as it leaves, in chunks of these sizes by turns.

@@ -51,7 +51,9 @@
 //! - [`SmtpSender`] and [`PoolOptions`]: sending, and every option with its default and its reason
 //! - [`Host`]: servers, TLS, credentials; also from a URL
 //! - [`_guide::configuration`]: both from a file (feature `serde`)
-//! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients
+//! - [`_guide::credentials`]: tokens from a supplier, and rotation without a restart
+//! - [`SendOptions`]: a deadline for one call, a [`CancelToken`], partial recipients, delivery status notifications ([`Dsn`])
+//! - [`SmtpSender::send_all`]: many messages, a few at a time, in any weather
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
 //! - [`Observer`], [`_guide::logging_and_metrics`]: what happens inside, told to your code, to the log, and to a dashboard
@@ -63,10 +65,12 @@
 //!
 //! # What is logged
 //!
-//! By the `log` crate: `error` when the pool's own thread ended early or another could not be started, or an observer panicked; `warn`
+//! By the `log` crate: `error` when the pool's own thread ended early or another could not be started, an observer panicked, or a batch's
+//! progress callback did; `warn`
 //! when no connection came free in time, when one could not be opened, when a host begins to cool down, and when a message's outcome is
 //! unknown; `info` when a host works again; `debug` for connections opened and discarded with the reason, for each classified failure
-//! and retry, and for what is learned of a host. Never credentials, addresses or content, at any level.
+//! and retry, and for what is learned of a host. Never credentials, addresses or content, at any level, and
+//! never what a supplier of credentials failed with.
 //!
 //! Records have structured keys, and there are metrics: [`_guide::logging_and_metrics`] has all of both. Both are built on the
 //! [`Observer`] trait, which is there for your own use too.
@@ -97,6 +101,7 @@ mod stage;
 mod stats;
 mod sync;
 mod trace;
+mod undisclosed;
 
 pub mod observer;
 
@@ -135,12 +140,13 @@ pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
 pub use crate::observer::MetricsObserver;
 pub use crate::observer::Observer;
 pub use crate::options::{
-    AmbiguityBoundary, Backoff, Host, KeepaliveCommand, OptionsError, PoolOptions, RecipientPolicy, SendOptions,
+    AmbiguityBoundary, Backoff, BatchOptions, Credentials, Dsn, DsnReturn, Host, KeepaliveCommand, Notify,
+    OptionsError, PoolOptions, RecipientDsn, RecipientPolicy, SendOptions,
 };
 pub use crate::recipient::{RecipientOutcome, RecipientStatus};
 pub use crate::reply::{EnhancedCode, Reply};
-pub use crate::report::Receipt;
-pub use crate::sender::{HostReport, Lease, SmtpSender, SmtpSenderBuilder};
+pub use crate::report::{Progress, Receipt};
+pub use crate::sender::{BatchMessage, HostReport, Lease, SmtpSender, SmtpSenderBuilder};
 pub use crate::stage::SendStage;
 pub use crate::stats::{DiscardCounts, DiscardReason, HostState, HostStatus, PoolCounts, PoolStatus};
 pub use crate::trace::{TlsVersion, Trace, TraceCause, TraceEvent, TraceStep, WaitOutcome};

@@ -9,11 +9,13 @@ use lettre::Message;
 use lettre::address::Envelope;
 
 use crate::clock::{self, Deadline};
-use crate::endpoint::{Endpoint, HostId};
+use crate::endpoint::HostId;
 use crate::error::SendError;
-use crate::options::{Host, KeepaliveCommand, OptionsError, PoolOptions, SendOptions, validate};
+use crate::event::Event;
+use crate::options::{Credentials, Host, KeepaliveCommand, OptionsError, PoolOptions, SendOptions, validate};
 use crate::report::{HeldSession, Limit, Met, Receipt, SendSettings, judge, send_error};
 use crate::smtp::{Failure, Resolver, Session, SessionOpener, Timeouts};
+use crate::stage::SendStage;
 use crate::trace::{Hosts, Recorder, TraceCause, TraceEvent};
 
 /// How long a server may take to show that it is alive.
@@ -37,12 +39,21 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// # assert_eq!(server.messages().len(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
+///
+/// Clones are the same manager: keep one beside the pool, which takes the other, to rotate credentials.
+#[derive(Debug, Clone)]
 pub struct SmtpConnectionManager {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     opener: SessionOpener,
     timeouts: Timeouts,
     settings: SendSettings,
     opened: AtomicU64,
+    /// How often the credentials were rotated.
+    generation: AtomicU64,
 }
 
 impl SmtpConnectionManager {
@@ -73,42 +84,73 @@ impl SmtpConnectionManager {
             return Err(OptionsError::new("hosts", count.to_string(), "must be exactly one under r2d2"));
         };
         let opener = SessionOpener::new(host, timeouts, Arc::new(Resolver::system(1)));
-        Ok(Self { opener, timeouts, settings, opened: AtomicU64::new(0) })
+        let (opened, generation) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { shared: Arc::new(Shared { opener, timeouts, settings, opened, generation }) })
+    }
+
+    /// Replaces the host's credentials: connections that are opened from now on have the new ones.
+    ///
+    /// No message begins on an old one once this has returned: the pool hands none out any more, one that is lent fails its next send
+    /// ([`RetryableBeforeSend`](crate::FailureKind::RetryableBeforeSend)) and ends when it is given back. Idle ones end when the pool
+    /// next looks at them, which is when it would hand them out. As
+    /// [`SmtpSender::rotate_credentials`](crate::SmtpSender::rotate_credentials) otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionsError`], and nothing has changed: a host without credentials or with a supplier, or credentials that hold NUL or U+0001.
+    pub fn rotate_credentials(&self, credentials: Credentials) -> Result<(), OptionsError> {
+        self.shared.opener.check_rotation(&credentials)?;
+        self.shared.opener.rotate_credentials(credentials);
+        self.shared.generation.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Ends the connections that there are as [`rotate_credentials`](Self::rotate_credentials) does, and has those that come after log
+    /// in anew: by another call of the supplier, or with the same fixed credentials.
+    pub fn refresh_credentials(&self) {
+        self.shared.opener.forget_credentials();
+        self.shared.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// When a connection whose opening began at `started` must be ready.
     fn deadline(&self, started: Instant) -> Deadline {
-        Deadline::at(started, self.timeouts.connect + self.timeouts.auth)
+        Deadline::at(started, self.shared.timeouts.connect + self.shared.timeouts.auth)
     }
 
-    /// The connection, whose opening began at `started`.
-    fn connection(&self, started: Instant, opened: Result<Session, Failure>) -> Result<SmtpConnection, SendError> {
+    /// The connection, whose opening began at `started`, with the credentials of `generation`, or newer ones.
+    fn connection(
+        &self,
+        generation: u64,
+        started: Instant,
+        opened: Result<Session, Failure>,
+    ) -> Result<SmtpConnection, SendError> {
         let session = opened.map_err(|failure| self.error(started, failure))?;
         Ok(SmtpConnection {
             session: Some(session),
-            endpoint: self.opener.endpoint().clone(),
-            id: self.opened.fetch_add(1, Ordering::Relaxed) + 1,
+            id: self.shared.opened.fetch_add(1, Ordering::Relaxed) + 1,
+            generation,
             messages: 0,
-            settings: self.settings,
+            manager: Arc::clone(&self.shared),
         })
     }
 
     fn error(&self, started: Instant, failure: Failure) -> SendError {
-        let limit = Limit::of_opening(failure.event.step(), self.timeouts);
-        let judged = judge(failure, Met::default(), self.settings.boundary, limit);
+        let Shared { opener, timeouts, settings, .. } = &*self.shared;
+        let limit = Limit::of_opening(failure.event.step(), *timeouts);
+        let judged = judge(failure, Met::default(), settings.boundary, limit);
         let (mut trace, now) = (Recorder::new(started), clock::now());
         let cause = TraceCause::of(judged.failure.event, judged.failure.reply.as_ref(), None);
         trace.step(now, Some(now - started), Some(HostId(0)), TraceEvent::ConnectFailed { cause });
-        let error = send_error(judged, self.opener.endpoint().clone(), Vec::new());
+        let error = send_error(judged, opener.endpoint().clone(), Vec::new());
         trace.gave_up(now, &error);
-        error.with_trace(trace.finish(Hosts::One(self.opener.endpoint().clone())))
+        error.with_trace(trace.finish(Hosts::One(opener.endpoint().clone())))
     }
 
     /// As `connect`, over a socket that is connected already, to whatever.
     #[cfg(fuzzing)]
     pub(crate) fn connect_over(&self, socket: std::net::TcpStream) -> Result<SmtpConnection, SendError> {
         let started = clock::now();
-        self.connection(started, self.opener.open_over(socket, self.deadline(started)))
+        self.connection(0, started, self.shared.opener.open_over(socket, self.deadline(started)))
     }
 }
 
@@ -118,18 +160,33 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
 
     fn connect(&self) -> Result<SmtpConnection, SendError> {
         let started = clock::now();
-        self.connection(started, self.opener.open(self.deadline(started), &[]))
+        let deadline = self.deadline(started);
+        loop {
+            let generation = self.shared.generation.load(Ordering::SeqCst);
+            let connection = self.connection(generation, started, self.shared.opener.open(deadline, &[]));
+            // Credentials that were rotated meanwhile say nothing, whether they were refused or not.
+            if self.shared.generation.load(Ordering::SeqCst) == generation || deadline.is_over() {
+                return connection;
+            }
+        }
     }
 
     /// Asks with RSET; only 250 is a sign of life.
     fn is_valid(&self, connection: &mut SmtpConnection) -> Result<(), SendError> {
         let (held, started) = (connection.held(), clock::now());
+        let limit = Limit::Option("the probe's bound", PROBE_TIMEOUT);
+        if held.is_outdated {
+            return Err(held.error(Failure::new(Event::Rotated, SendStage::Authenticated), limit, started));
+        }
         let answer = held.session.probe(KeepaliveCommand::Rset, Deadline::at(started, PROBE_TIMEOUT));
-        answer.map_err(|failure| held.error(failure, Limit::Option("the probe's bound", PROBE_TIMEOUT), started))
+        answer.map_err(|failure| held.error(failure, limit, started))
     }
 
     fn has_broken(&self, connection: &mut SmtpConnection) -> bool {
         let messages = connection.messages;
+        if connection.is_outdated() {
+            return true;
+        }
         let session = connection.held().session;
         let is_spent = session.message_limit().is_some_and(|limit| messages >= limit);
         !session.is_in_step() || session.is_worn_out() || is_spent
@@ -140,10 +197,11 @@ impl r2d2::ManageConnection for SmtpConnectionManager {
 pub struct SmtpConnection {
     /// Taken by the drop alone.
     session: Option<Session>,
-    endpoint: Endpoint,
     id: u64,
+    /// How often the credentials had been rotated when it was opened.
+    generation: u64,
     messages: u32,
-    settings: SendSettings,
+    manager: Arc<Shared>,
 }
 
 impl SmtpConnection {
@@ -172,13 +230,18 @@ impl SmtpConnection {
         Ok(receipt)
     }
 
+    fn is_outdated(&self) -> bool {
+        self.manager.generation.load(Ordering::SeqCst) != self.generation
+    }
+
     fn held(&mut self) -> HeldSession<'_> {
         HeldSession {
+            is_outdated: self.is_outdated(),
             session: self.session.as_mut().expect("only the drop takes the session"),
-            endpoint: &self.endpoint,
+            endpoint: self.manager.opener.endpoint(),
             connection_id: self.id,
             reused: self.messages > 0,
-            settings: self.settings,
+            settings: self.manager.settings,
             stop: None,
         }
     }
@@ -196,9 +259,9 @@ impl Drop for SmtpConnection {
 
 impl fmt::Debug for SmtpConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoint, id, messages, .. } = self;
+        let Self { manager, id, messages, .. } = self;
         f.debug_struct("SmtpConnection")
-            .field("endpoint", endpoint)
+            .field("endpoint", manager.opener.endpoint())
             .field("id", id)
             .field("messages", messages)
             .finish_non_exhaustive()

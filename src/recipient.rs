@@ -4,19 +4,24 @@ use lettre::Address;
 
 use crate::reply::Reply;
 
-/// What a server said to one `RCPT`.
+/// What became of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecipientOutcome {
     /// The recipient.
     pub address: Address,
-    /// Whether it was accepted.
+    /// Whether the message was accepted for it.
     pub status: RecipientStatus,
-    /// The server's reply to it.
-    pub reply: Reply,
+    /// The server's reply that decided, usually the one to `RCPT`; none if no reply did.
+    pub reply: Option<Reply>,
 }
 
-/// Whether a recipient was accepted.
+/// Whether a message was accepted for a recipient.
+///
+/// In a [`Receipt`](crate::Receipt), and in an error of kind [`UnknownAfterData`](crate::FailureKind::UnknownAfterData), it is about the
+/// message. Any other error means that no recipient got the message: with all recipients or none
+/// ([`AllOrNothing`](crate::RecipientPolicy::AllOrNothing)) the status then tells what the server said to `RCPT`, as far as it was asked,
+/// which shows whom it minded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RecipientStatus {
@@ -27,4 +32,8 @@ pub enum RecipientStatus {
     RefusedForNow,
     /// Refused for good (5yz).
     Refused,
+    /// The message was not sent to it, and nobody refused it: the sending ended early. Sending to it again is safe.
+    NotSent,
+    /// It was among the recipients of a transaction whose last byte was offered and not answered: it may have got the message.
+    Unknown,
 }

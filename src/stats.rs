@@ -54,6 +54,8 @@ pub enum DiscardReason {
     ServerClosed,
     /// The server asked for authentication again on a live session.
     AuthFailure,
+    /// It was opened with credentials that have been rotated since.
+    CredentialsRotated,
     /// It made room for a connection to a preferred host.
     Evicted,
     /// The pool was shut down.
@@ -62,7 +64,7 @@ pub enum DiscardReason {
 
 impl DiscardReason {
     /// Every reason, in the order of [`DiscardCounts`].
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Broken,
         Self::IdleTimeout,
         Self::MaxLifetime,
@@ -70,6 +72,7 @@ impl DiscardReason {
         Self::KeepaliveFailure,
         Self::ServerClosed,
         Self::AuthFailure,
+        Self::CredentialsRotated,
         Self::Evicted,
         Self::Shutdown,
     ];
@@ -85,6 +88,7 @@ impl DiscardReason {
             Self::KeepaliveFailure => "keepalive_failure",
             Self::ServerClosed => "server_closed",
             Self::AuthFailure => "auth_failure",
+            Self::CredentialsRotated => "credentials_rotated",
             Self::Evicted => "evicted",
             Self::Shutdown => "shutdown",
         }

@@ -25,6 +25,7 @@ const FLOORS: [&[&str]; 6] = [
         "stats",
         "sync",
         "trace",
+        "undisclosed",
     ],
     &["options"],
     &["smtp", "pool", "classify"],

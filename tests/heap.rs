@@ -6,7 +6,7 @@
 use allocation_counter::measure;
 use lettre::address::Envelope;
 use smtp_pool::testing::{Security, Stage, TestServer};
-use smtp_pool::{Host, Observer, SmtpSender};
+use smtp_pool::{BatchOptions, Host, Observer, SmtpSender};
 
 fn envelope() -> Envelope {
     Envelope::new(Some("from@example.com".parse().unwrap()), vec!["to@example.com".parse().unwrap()]).unwrap()
@@ -100,4 +100,37 @@ fn a_send_in_the_steady_state_allocates_little() {
         // A lock makes room for those who wait, once, when somebody first does.
         assert!(heap.count_current < 10, "{security:?}: something is kept for each send: {heap:?}");
     }
+}
+
+/// All in the sending thread, which is the calling one here.
+#[test]
+fn a_batch_holds_one_formatted_message_at_a_time_and_an_outcome_for_each() {
+    const MESSAGES: usize = 500;
+    const SIZE: usize = 20_000;
+    /// Of an outcome: the server's replies, the recipient, and the place in the list.
+    const OUTCOME: u64 = 1024;
+    let (_server, sender) = pair(Security::Plain, false);
+    let message = lettre::Message::builder()
+        .from("from@example.com".parse().unwrap())
+        .to("to@example.com".parse().unwrap())
+        .body("x".repeat(70) + "\r\n")
+        .unwrap();
+    let large = lettre::Message::builder()
+        .from("from@example.com".parse().unwrap())
+        .to("to@example.com".parse().unwrap())
+        .body("0123456789 and so on\r\n".repeat(SIZE / 22))
+        .unwrap();
+    let options = BatchOptions::new().parallelism(1);
+    let mut most = [0; 2];
+    for (message, most) in [&message, &large].into_iter().zip(&mut most) {
+        let heap = measure(|| {
+            let outcomes = sender.send_all(std::iter::repeat_n(message, MESSAGES), &options);
+            assert!(outcomes.iter().all(Result::is_ok));
+        });
+        eprintln!("{MESSAGES} messages of {} bytes: {heap:?}", message.formatted().len());
+        *most = heap.bytes_max;
+    }
+    assert!(most[0] < 256 * 1024 + MESSAGES as u64 * OUTCOME, "{most:?}");
+    // Formatting makes the message twice while it goes on.
+    assert!(most[1] < most[0] + 4 * SIZE as u64, "the size of a message counts once, not for each: {most:?}");
 }

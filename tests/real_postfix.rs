@@ -14,6 +14,8 @@
     reason = "a test says what it is about in its name, and may panic"
 )]
 
+#[path = "real_postfix/extensions.rs"]
+mod extensions;
 #[path = "common/header_gate.rs"]
 mod header_gate;
 #[path = "real_postfix/host_faults.rs"]
@@ -21,6 +23,8 @@ mod host_faults;
 #[path = "common/postfix.rs"]
 #[allow(dead_code, reason = "each test file uses its own part")]
 mod postfix;
+#[path = "real_postfix/rotation.rs"]
+mod rotation;
 #[path = "real_postfix/smuggling.rs"]
 mod smuggling;
 

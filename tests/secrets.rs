@@ -5,6 +5,7 @@
 mod common;
 
 use std::panic;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use base64::Engine as _;
@@ -13,7 +14,9 @@ use common::*;
 use lettre::transport::smtp::authentication::Mechanism;
 use log::{LevelFilter, Log, Metadata, Record};
 use smtp_pool::testing::{Action, Script, Security, Stage, TestServer};
-use smtp_pool::{FailureKind, Host, PoolOptions, RecipientPolicy, SendOptions, SmtpSender, Trace};
+use smtp_pool::{
+    Credentials, FailureKind, Host, HostState, PoolOptions, RecipientPolicy, SendOptions, SmtpSender, Trace,
+};
 
 /// Every record of this process, at every level.
 struct Capture(Mutex<Vec<String>>);
@@ -287,6 +290,45 @@ fn not_in_an_options_error() {
         canary.assert_absent("OptionsError", &whole_text(&error));
         assert!(!error.value().contains("canary"));
     }
+}
+
+#[test]
+fn neither_what_a_supplier_gives_nor_what_it_fails_with_is_shown() {
+    capture();
+    let canary = Canary::new("supplier");
+    let faults = [
+        Script::new(),
+        Script::new().once(Stage::Auth, [Action::reply("535 5.7.8 expired\r\n")]),
+        Script::new().on(Stage::Auth, [Action::reply("535 5.7.8 no\r\n")]),
+        Script::new().on(Stage::Auth, [Action::reply("334 \r\n")]).on(Stage::AuthStep, [Action::reply("534 no\r\n")]),
+        Script::new().on(Stage::Auth, [Action::Reset]),
+    ];
+    for script in faults {
+        let (_server, host) = pair(&canary, Mechanism::Xoauth2, script);
+        let Canary { user, password } = &canary;
+        let (user, password) = (user.clone(), password.clone());
+        let calls = AtomicUsize::new(0);
+        let host = host.credentials_with(move || match calls.fetch_add(1, SeqCst) % 3 {
+            0 => Ok(Credentials::new(user.clone(), password.clone())),
+            1 => Err(format!("the issuer says {user}:{password}").into()),
+            _ => Ok(Credentials::new(user.clone(), format!("{password}\0"))),
+        });
+        canary.assert_absent("Host", &format!("{host:?} {host:#?} {}", serde_json::to_string(&host).unwrap()));
+        let sender = sender(host).max_messages_per_connection(1).max_size(2).build().unwrap();
+        for number in 0..6 {
+            if let Err(error) = send(&sender, &format!("{number}@supplier")) {
+                // Not its causes, one of which is the program's own.
+                canary.assert_absent("SendError", &format!("{error} {error:?} {error:#?}"));
+            }
+            eventually("the pause is over", || matches!(sender.status().hosts[0].state, HostState::Available));
+        }
+        canary.assert_absent("SmtpSender", &format!("{sender:?} {sender:#?} {:?}", sender.status()));
+        let rotated = sender.rotate_credentials("127.0.0.1", Credentials::new(&*canary.user, &*canary.password));
+        canary.assert_absent("OptionsError", &whole_text(&rotated.unwrap_err()));
+    }
+    let credentials = Credentials::new(&*canary.user, &*canary.password);
+    canary.assert_absent("Credentials", &format!("{credentials:?} {credentials:#?}"));
+    canary.assert_absent("the log", &records());
 }
 
 #[test]

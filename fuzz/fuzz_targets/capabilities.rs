@@ -28,9 +28,11 @@ fuzz_target!(|input: &[u8]| {
         size_limit: offered.size_limit,
         eight_bit_mime: offered.eight_bit_mime,
         smtp_utf8: offered.smtp_utf8,
+        dsn: offered.dsn,
         starttls: offered.starttls,
         auth: auth.collect(),
         mail_max: offered.mail_max,
+        rcpt_max: offered.rcpt_max,
     };
     assert_eq!(offered, naive::offered(&expected));
 });

@@ -24,9 +24,10 @@ use lettre::address::Envelope;
 use libfuzzer_sys::fuzz_target;
 use r2d2::ManageConnection;
 use smtp_pool::FailureKind::UnknownAfterData;
+use smtp_pool::RecipientStatus::{Accepted, Unknown};
 use smtp_pool::SendStage::{DataCompleted, ServerAccepted};
 use smtp_pool::fuzzing::connect_over;
-use smtp_pool::{Host, PoolOptions, RecipientPolicy, SendOptions, SmtpConnectionManager};
+use smtp_pool::{Host, PoolOptions, RecipientOutcome, RecipientPolicy, SendOptions, SmtpConnectionManager};
 use socket2::{Domain, Socket, Type};
 
 use replay::{Ending, Replay, Step};
@@ -194,8 +195,13 @@ fn run(settings: &Settings, socket: TcpStream) -> Vec<Ending> {
             break;
         }
         let options = SendOptions::new().recipients(policy);
+        let count =
+            |recipients: &[RecipientOutcome], status| recipients.iter().filter(|one| one.status == status).count();
         endings.push(match connection.send_with(&settings.envelope(), &settings.content(), &options) {
             Ok(receipt) => {
+                let told = receipt.recipients();
+                assert_eq!((told.len(), count(told, Unknown)), (settings.recipients, 0), "{told:?}");
+                assert!(count(told, Accepted) > 0, "{told:?}");
                 let code = Some(receipt.response().code());
                 Ending { kind: None, stage: ServerAccepted, code }
             }
@@ -204,6 +210,11 @@ fn run(settings: &Settings, socket: TcpStream) -> Vec<Ending> {
                     error.kind() == UnknownAfterData,
                     !error.is_retry_safe() && error.stage() == DataCompleted && error.response().is_none()
                 );
+                // About the message, if it is unknown or if each recipient has a fate of its own; else only what was said to RCPT.
+                let told = error.recipients();
+                assert_eq!(count(told, Unknown) > 0, error.kind() == UnknownAfterData, "{told:?}");
+                let is_about_rcpt = !settings.partial && error.kind() != UnknownAfterData;
+                assert!(is_about_rcpt || count(told, Accepted) == 0, "{told:?}");
                 Ending::of(&error)
             }
         });

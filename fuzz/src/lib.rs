@@ -83,10 +83,12 @@ pub struct Offered {
     pub size_limit: Option<u64>,
     pub eight_bit_mime: bool,
     pub smtp_utf8: bool,
+    pub dsn: bool,
     pub starttls: bool,
     /// Names of mechanisms that the crate speaks, in upper case.
     pub auth: Vec<&'static str>,
     pub mail_max: Option<u32>,
+    pub rcpt_max: Option<u32>,
 }
 
 /// RFC 5321 §4.1.1.1: a keyword in any case, and parameters; the first line is a name.
@@ -102,18 +104,23 @@ pub fn offered(ehlo: &Reply) -> Offered {
             "8BITMIME" => offered.eight_bit_mime = true,
             "CHUNKING" => offered.chunking = true,
             "SMTPUTF8" => offered.smtp_utf8 = true,
+            "DSN" => offered.dsn = true,
             "STARTTLS" => offered.starttls = true,
             // RFC 1870 §4: `size-value ::= 1*20DIGIT`, and 0 is no limit.
             "SIZE" => {
                 offered.size = true;
                 offered.size_limit = words.get(1).and_then(|word| number(word)).filter(|&limit| limit > 0);
             }
-            // RFC 9422: `MAILMAX=` and digits without a leading zero.
+            // RFC 9422: a name, `=`, and digits without a leading zero.
             "LIMITS" => {
                 for word in &words[1..] {
+                    let limit =
+                        |value| number(value).and_then(|limit| u32::try_from(limit).ok()).filter(|&limit| limit > 0);
                     if let Some(value) = word.strip_prefix("MAILMAX=") {
-                        let limit = number(value).and_then(|limit| u32::try_from(limit).ok());
-                        offered.mail_max = limit.filter(|&limit| limit > 0);
+                        offered.mail_max = limit(value);
+                    }
+                    if let Some(value) = word.strip_prefix("RCPTMAX=") {
+                        offered.rcpt_max = limit(value);
                     }
                 }
             }

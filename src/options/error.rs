@@ -24,7 +24,6 @@ impl OptionsError {
     }
 
     /// The same error, about an option at `place`: `weight` in `hosts[1]` is `hosts[1].weight`.
-    #[cfg(feature = "serde")]
     pub(super) fn within(mut self, place: &str) -> Self {
         let dot = if self.option.is_empty() { "" } else { "." };
         self.option = format!("{place}{dot}{}", self.option);

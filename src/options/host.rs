@@ -1,5 +1,6 @@
 //! One SMTP server to send through.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -7,7 +8,7 @@ use std::str::FromStr;
 use lettre::transport::smtp::authentication::Mechanism;
 use zeroize::Zeroizing;
 
-use super::{OptionsError, Secret, url};
+use super::{Credentials, Login, OptionsError, Supplier, url};
 
 /// How a connection is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,7 +52,7 @@ pub struct Host {
     pub(crate) name: String,
     pub(crate) port: u16,
     pub(crate) security: Security,
-    pub(crate) secret: Option<Secret>,
+    pub(crate) login: Option<Login>,
     pub(crate) auth_mechanisms: Vec<Mechanism>,
     pub(crate) hello_name: Option<String>,
     pub(crate) priority: u32,
@@ -75,7 +76,7 @@ impl Host {
             name: name.into(),
             port,
             security,
-            secret: None,
+            login: None,
             auth_mechanisms: vec![Mechanism::Plain, Mechanism::Login],
             hello_name: None,
             priority: 0,
@@ -91,6 +92,12 @@ impl Host {
             #[cfg(feature = "serde")]
             fault: None,
         }
+    }
+
+    /// The same host with the credentials, of which no copy stays here.
+    pub(crate) fn detach(&mut self) -> Self {
+        let login = self.login.as_mut().map(Login::take);
+        Self { login, ..self.clone() }
     }
 
     /// A host on the submission port, 587, where TLS begins with STARTTLS
@@ -131,17 +138,58 @@ impl Host {
 
     /// User name and password (for XOAUTH2: the bearer token) to authenticate with. Default: none, no AUTH.
     ///
-    /// Both are kept out of `Debug`, logs and errors, and overwritten in memory when the sender is dropped; copies in buffers of the
-    /// TLS library and the kernel are out of reach.
+    /// Both are kept out of `Debug`, logs and errors, and overwritten in memory when the sender is dropped or
+    /// [rotates](crate::SmtpSender::rotate_credentials) them; copies in buffers of the TLS library and the kernel are out of reach.
+    /// Takes the place of [`credentials_with`](Self::credentials_with).
     #[must_use]
     pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.secret = Some(Secret::new(user.into(), password.into()));
+        self.login = Some(Login::Fixed(Credentials::new(user, password)));
         self
     }
 
-    /// The AUTH mechanisms allowed, the preferred first. Default: PLAIN, then LOGIN. The first one that the server offers too is used.
+    /// Asks `supplier` for the credentials of each connection that is opened: for tokens that expire (OAuth 2), for secrets out of a
+    /// vault. Takes the place of [`credentials`](Self::credentials).
     ///
-    /// List just `Mechanism::Xoauth2` for a service that takes bearer tokens.
+    /// - It is called before the connection is, in a thread of its own, so that no caller waits for it past its deadline or
+    ///   `auth_timeout`. One that hangs is joined by nobody after `auth_timeout`; at most four hang at a time. Connections that are
+    ///   opened together share one call.
+    /// - Nothing is kept from one connection to the next. A supplier that has to ask somebody else should keep the token for as long
+    ///   as it lasts.
+    /// - If the server refuses the credentials (535, 534) it is called once more, and if other ones come of that they are tried, on
+    ///   the same connection, within the same `auth_timeout`. Refused again they are taken for wrong: a permanent failure, and the
+    ///   host pauses for `max_reconnect_cooldown`, as with fixed ones.
+    /// - An error, a panic or no answer in time counts as a failure to connect: other hosts are used, the host cools down (so that
+    ///   whoever issues the tokens is not asked over and over), and the failure is safe to retry. Connections that are open stay in use.
+    /// - The error is in the [`source`](std::error::Error::source) of the [`SendError`](crate::SendError) and nowhere else: not in a
+    ///   log record, a status, or a `Debug` of ours, because it may repeat what was sent to, or came from, the issuer. With
+    ///   connections that share a call, it is the same error for all.
+    ///
+    /// What it returns is a password or a token, which only the program knows: for tokens, allow XOAUTH2 and nothing else by
+    /// [`auth_mechanisms`](Self::auth_mechanisms).
+    ///
+    /// ```
+    /// use lettre::transport::smtp::authentication::Mechanism;
+    /// use smtp_pool::{Credentials, Host};
+    /// # fn current_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+    ///
+    /// let host = Host::starttls("smtp.example.com")
+    ///     .auth_mechanisms([Mechanism::Xoauth2])
+    ///     .credentials_with(|| Ok(Credentials::new("shop@example.com", current_token()?)));
+    /// ```
+    #[must_use]
+    pub fn credentials_with<F>(mut self, supplier: F) -> Self
+    where
+        F: Fn() -> Result<Credentials, Box<dyn StdError + Send + Sync>> + Send + Sync + 'static,
+    {
+        self.login = Some(Login::Supplied(Supplier::new(supplier)));
+        self
+    }
+
+    /// The AUTH mechanisms allowed, the preferred first. Default: PLAIN, then LOGIN, whatever the credentials are and wherever they come
+    /// from. The first one that the server offers too is used.
+    ///
+    /// List just `Mechanism::Xoauth2` for a service that takes bearer tokens: it is never used unless it is listed, and with it alone no
+    /// token is ever sent as a password.
     #[must_use]
     pub fn auth_mechanisms(mut self, mechanisms: impl Into<Vec<Mechanism>>) -> Self {
         self.auth_mechanisms = mechanisms.into();

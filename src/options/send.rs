@@ -4,14 +4,20 @@ use std::time::Instant;
 
 use crate::cancel::CancelToken;
 
+use super::Dsn;
+
 /// What to do with a message when the server refuses some of its recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum RecipientPolicy {
-    /// Send to all of them or to none.
+    /// Send to all of them or to none. More of them than the server takes at a time
+    /// ([RFC 9422](https://www.rfc-editor.org/rfc/rfc9422)) are refused before `MAIL`.
     #[default]
     AllOrNothing,
     /// Send to those that were accepted, and report the others in [`Receipt::recipients`](crate::Receipt::recipients).
+    ///
+    /// More recipients than the server takes at a time go in several transactions; what the one answer then means is in
+    /// [`_guide::delivery_guarantees`](crate::_guide::delivery_guarantees#more-recipients-than-a-server-takes-at-a-time).
     AcceptPartial,
 }
 
@@ -30,6 +36,7 @@ pub struct SendOptions {
     pub(crate) deadline: Option<Instant>,
     pub(crate) recipients: RecipientPolicy,
     pub(crate) cancel: Option<CancelToken>,
+    pub(crate) dsn: Option<Dsn>,
 }
 
 impl SendOptions {
@@ -61,6 +68,13 @@ impl SendOptions {
     #[must_use]
     pub fn recipients(mut self, policy: RecipientPolicy) -> Self {
         self.recipients = policy;
+        self
+    }
+
+    /// What to ask for in delivery status notifications. Default: nothing.
+    #[must_use]
+    pub fn dsn(mut self, dsn: Dsn) -> Self {
+        self.dsn = Some(dsn);
         self
     }
 }

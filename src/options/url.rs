@@ -8,7 +8,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::host::{Host, Security};
-use super::{OptionsError, Secret};
+use super::{Credentials, Login, OptionsError};
 
 pub(super) fn parse(text: &str) -> Result<Host, OptionsError> {
     // The text may hold a password, so no error repeats it; and the parser of URLs is not shown it, because it leaves copies behind that
@@ -27,7 +27,7 @@ pub(super) fn parse(text: &str) -> Result<Host, OptionsError> {
         let rule = "must have no path and no fragment; in user and password, write / ? # as %2F %3F %23";
         return Err(OptionsError::new("url", url.path(), rule));
     }
-    host.secret = secret(user_info)?;
+    host.login = credentials(user_info)?.map(Login::Fixed);
     for (key, value) in url.query_pairs() {
         apply(&mut host, &key, &value)?;
     }
@@ -65,11 +65,11 @@ fn split(text: &str) -> Result<Parts<'_>, OptionsError> {
     Ok(Parts { scheme, user_info: authority[..name].strip_suffix('@').unwrap_or_default(), rest: &behind[name..] })
 }
 
-fn secret(user_info: &str) -> Result<Option<Secret>, OptionsError> {
+fn credentials(user_info: &str) -> Result<Option<Credentials>, OptionsError> {
     match user_info.split_once(':').unwrap_or((user_info, "")) {
         ("", "") => Ok(None),
         (user, password) if !user.is_empty() && !password.is_empty() => {
-            Ok(Some(Secret::new(decoded("user", user)?, decoded("password", password)?)))
+            Ok(Some(Credentials::new(decoded("user", user)?, decoded("password", password)?)))
         }
         _ => Err(OptionsError::new("url", "half of the credentials", "needs user and password, or neither")),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use native_tls::{Certificate, Identity};
 
 use super::host::ClientIdentity;
-use super::{Host, OptionsError, PoolOptions};
+use super::{Host, Login, OptionsError, PoolOptions};
 
 /// The longest duration an option takes: longer than any process lives, short enough to be added to any instant.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -131,14 +131,11 @@ fn validate_host(index: usize, host: &Host) -> Result<(), OptionsError> {
             wrong("hello_name", format!("{name:?}"), "must be a domain name, or an address literal in brackets")
         })?;
     }
-    if host.secret.is_some() && host.auth_mechanisms.is_empty() {
+    if host.login.is_some() && host.auth_mechanisms.is_empty() {
         return Err(wrong("auth_mechanisms", "empty".to_owned(), "must name at least one when there are credentials"));
     }
-    if let Some(secret) = &host.secret {
-        // RFC 4616 §2: NUL separates the parts of PLAIN. For XOAUTH2 the separator is ^A.
-        if [secret.identity(), secret.expose()].iter().any(|part| part.contains(['\0', '\x01'])) {
-            return Err(wrong("credentials", "not shown".to_owned(), "must hold neither NUL nor U+0001"));
-        }
+    if let Some(Login::Fixed(credentials)) = &host.login {
+        credentials.check().map_err(|error| error.within(&format!("hosts[{index}]")))?;
     }
     for certificate in &host.root_certificates {
         parse_certificate(certificate)

@@ -15,23 +15,23 @@ use crate::pool::state::{PoolState, Step};
 use crate::stats::DiscardReason;
 
 impl<T> PoolState<T> {
-    /// The connection that `grant` was for is there, and leased by who opened it. False: the pool has been closed, and
-    /// the connection is to be given up.
+    /// The connection that `grant` was for is there, and leased by who opened it.
     pub(super) fn opened(
         &mut self,
         grant: &Grant<T>,
         message_limit: Option<u32>,
         now: Instant,
         fx: &mut Effects<T>,
-    ) -> (Record, bool) {
+    ) -> (Record, Arrival) {
         let retire_at = self.draw_lifetime().and_then(|lifetime| now.checked_add(lifetime));
         self.created += 1;
-        let Grant { host: id, id: connection, .. } = *grant;
+        let Grant { host: id, id: connection, generation, .. } = *grant;
         let host = self.hosts.get_mut(id);
         host.connecting -= 1;
         host.leased += 1;
         host.created += 1;
         host.last_error = None;
+        let is_outdated = generation != host.generation;
         let live = host.live();
         host.capacity.allows(live);
         fx.events.push(Event::Opened { host: id, id: connection, took: grant.took(now) });
@@ -44,6 +44,7 @@ impl<T> PoolState<T> {
         let record = Record {
             host: id,
             id: connection,
+            generation,
             opened: now,
             retire_at,
             messages: 0,
@@ -52,7 +53,12 @@ impl<T> PoolState<T> {
             probed: None,
             probes: 0,
         };
-        (record, !self.is_shut_down)
+        let arrival = match is_outdated {
+            _ if self.is_shut_down => Arrival::TooLate,
+            true => Arrival::Outdated,
+            false => Arrival::Ready,
+        };
+        (record, arrival)
     }
 
     /// The connection that `grant` was for could not be opened. Its caller goes on, and keeps its turn.
@@ -65,8 +71,10 @@ impl<T> PoolState<T> {
         now: Instant,
         fx: &mut Effects<T>,
     ) -> Step<T> {
-        if self.note_failure(grant, blame, error, now, fx) != Failure::HostIsFull {
-            errand.tried.insert(grant.host);
+        match self.note_failure(grant, blame, error, now, fx) {
+            // It is worth another try at once.
+            Failure::HostIsFull | Failure::Outdated => {}
+            Failure::HostCools | Failure::Unexplained => errand.tried.insert(grant.host),
         }
         let step = if self.is_shut_down {
             Step::Take(self.refuse(RefusalReason::ShutDown))
@@ -98,11 +106,17 @@ impl<T> PoolState<T> {
         let Self { hosts, schedule, rng, .. } = self;
         let host = hosts.get_mut(grant.host);
         host.connecting -= 1;
+        if blame == Blame::Credentials && grant.generation != host.generation {
+            // What was refused, or may have been, is not what the next one logs in with.
+            host.cooldown.abandoned(grant.id);
+            return Failure::Outdated;
+        }
         // Those being opened count as well: eight callers that start together meet a bound of two before any connection stands.
         let others = host.live() + host.connecting;
         let severity = match blame {
             Blame::Host => Some(Severity::Passing),
-            Blame::HostForLong | Blame::Credentials => Some(Severity::Lasting),
+            Blame::HostForLong => Some(Severity::Lasting),
+            Blame::Credentials => Some(Severity::Credentials),
             Blame::Capacity if others == 0 => Some(Severity::Passing),
             Blame::Capacity | Blame::Local | Blame::Nobody => None,
         };
@@ -133,14 +147,19 @@ impl<T> PoolState<T> {
         &mut self,
         host: HostId,
         connection: u64,
+        generation: u64,
         error: Arc<str>,
         now: Instant,
         fx: &mut Effects<T>,
     ) {
         let Self { hosts, schedule, rng, .. } = self;
         let record = hosts.get_mut(host);
+        if generation != record.generation {
+            // The credentials that it speaks of are not those of the next one.
+            return;
+        }
         record.last_error = Some(error);
-        if let Some(pause) = record.cooldown.failed(connection, Severity::Lasting, now, schedule, rng) {
+        if let Some(pause) = record.cooldown.failed(connection, Severity::Credentials, now, schedule, rng) {
             let failures = record.cooldown.failures();
             fx.events.push(Event::CooldownEntered { host, pause, failures });
         }
@@ -211,6 +230,8 @@ impl<T> PoolState<T> {
     pub(super) fn put_away(&mut self, held: Held<T>, now: Instant, fx: &mut Effects<T>) {
         let reason = if self.is_shut_down {
             Some(DiscardReason::Shutdown)
+        } else if held.record.generation != self.hosts.get(held.record.host).generation {
+            Some(DiscardReason::CredentialsRotated)
         } else if self.has_carried_enough(&held.record) {
             Some(DiscardReason::MaxMessages)
         } else if held.record.is_old(now) {
@@ -263,6 +284,22 @@ impl<T> PoolState<T> {
         self.hosts.get_mut(record.host).leased -= 1;
         self.note_discard(record, DiscardReason::ServerClosed, now, fx);
         self.discard_siblings(record, now, fx);
+        let step = self.reopen(record.host, charge, errand, now, fx);
+        self.settle(now, fx);
+        step
+    }
+
+    /// A connection was opened with credentials that were rotated meanwhile, and has been closed. Its caller opens another in its place.
+    pub(super) fn outdated(
+        &mut self,
+        record: &Record,
+        charge: Charge,
+        errand: &Errand,
+        now: Instant,
+        fx: &mut Effects<T>,
+    ) -> Step<T> {
+        self.hosts.get_mut(record.host).leased -= 1;
+        self.note_discard(record, DiscardReason::CredentialsRotated, now, fx);
         let step = self.reopen(record.host, charge, errand, now, fx);
         self.settle(now, fx);
         step
@@ -328,6 +365,22 @@ impl<T> PoolState<T> {
         }
     }
 
+    /// The credentials of this host are others from now on: what is idle is given up; what is lent, being asked or being opened is when
+    /// it comes back. If they had been refused, the host is tried again at once. Returns the number of the new ones.
+    pub(super) fn rotate_credentials(&mut self, id: HostId, now: Instant, fx: &mut Effects<T>) -> u64 {
+        let host = self.hosts.get_mut(id);
+        host.generation += 1;
+        let generation = host.generation;
+        if host.cooldown.credentials_rotated() {
+            fx.events.push(Event::CooldownLeft { host: id });
+        }
+        for held in host.take_idle(|_| true) {
+            self.close_later(held, DiscardReason::CredentialsRotated, Close::Polite, now, fx);
+        }
+        self.settle(now, fx);
+        generation
+    }
+
     /// No more work is taken, nobody waits any longer, nothing is idle. What is lent is closed when it comes back.
     pub(super) fn shut_down(&mut self, now: Instant, fx: &mut Effects<T>) {
         self.is_shut_down = true;
@@ -345,6 +398,16 @@ impl<T> PoolState<T> {
     }
 }
 
+/// What a connection is that has been opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    Ready,
+    /// The host's credentials were rotated meanwhile, and it may have the old ones: no message may begin on it.
+    Outdated,
+    /// The pool has been closed.
+    TooLate,
+}
+
 /// What came of a failure to open a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -352,6 +415,8 @@ pub(super) enum Failure {
     HostCools,
     /// The host has as many connections as it takes.
     HostIsFull,
+    /// It was about credentials that the host does not have any more.
+    Outdated,
     /// It says nothing about the host.
     Unexplained,
 }

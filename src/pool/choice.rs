@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Deadline;
 use crate::endpoint::HostId;
-use crate::pool::errand::Errand;
+use crate::pool::errand::{Errand, Request};
 use crate::pool::hosts::Hosts;
 use crate::pool::slot::Charge;
 
@@ -82,7 +82,7 @@ impl<T> Hosts<T> {
         }
         if errand.is_late(now) {
             Choice::Late
-        } else if self.hope(errand).is_worth_waiting(errand.request.deadline, self.fair_time) {
+        } else if self.hope(errand).is_worth_waiting(errand, self.fair_time) {
             Choice::Wait
         } else {
             Choice::Hopeless
@@ -259,10 +259,13 @@ pub(super) enum Hope {
 
 impl Hope {
     /// Whether it comes true in time for one who would need `fair_time` after the end of a cooldown.
-    pub(super) fn is_worth_waiting(self, deadline: Deadline, fair_time: Duration) -> bool {
+    pub(super) fn is_worth_waiting(self, errand: &Errand, fair_time: Duration) -> bool {
+        let Request { deadline, waits_out_cooldowns, .. } = errand.request;
         match self {
             Self::Live => true,
-            Self::Until(end) => end < deadline.instant() && Deadline::at(end, fair_time) <= deadline,
+            Self::Until(end) => {
+                waits_out_cooldowns && end < deadline.instant() && Deadline::at(end, fair_time) <= deadline
+            }
             Self::None => false,
         }
     }

@@ -34,6 +34,8 @@ pub(super) enum Severity {
     Passing,
     /// It will not pass by itself: the longest pause at once.
     Lasting,
+    /// The same, until the credentials are others.
+    Credentials,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,15 +65,19 @@ pub(super) enum Standing {
 #[derive(Debug)]
 pub(super) struct Cooldown {
     phase: Phase,
+    /// Whether the pause is there for the credentials' sake.
+    is_of_credentials: bool,
     /// Cooldowns entered since the last success.
     rounds: u32,
     /// Failures since the last success, those included that began no new cooldown.
     failures: u32,
+    /// Whether the failure that the pause is for will not pass by itself.
+    is_lasting: bool,
 }
 
 impl Cooldown {
     pub(super) const fn new() -> Self {
-        Self { phase: Phase::Open, rounds: 0, failures: 0 }
+        Self { phase: Phase::Open, is_of_credentials: false, rounds: 0, failures: 0, is_lasting: false }
     }
 
     /// Whether one more connection may be opened now.
@@ -120,20 +126,34 @@ impl Cooldown {
             Phase::Cooling { until, .. } => Some(until),
             Phase::Probing { .. } => return None,
         };
+        match (until, severity) {
+            (Some(_), Severity::Passing) => {}
+            (_, severity) => self.is_lasting = severity != Severity::Passing,
+        }
         let pause = match (until, severity) {
             (Some(_), Severity::Passing) => return None,
-            (Some(until), Severity::Lasting) if Deadline::at(now, schedule.longest).instant() <= until => return None,
-            (Some(_), Severity::Lasting) => schedule.longest,
+            (Some(until), _) if Deadline::at(now, schedule.longest).instant() <= until => return None,
+            (Some(_), _) => schedule.longest,
             (None, severity) => {
                 self.rounds = self.rounds.saturating_add(1);
                 match severity {
                     Severity::Passing => schedule.pause(self.rounds, rng),
-                    Severity::Lasting => schedule.longest,
+                    Severity::Lasting | Severity::Credentials => schedule.longest,
                 }
             }
         };
+        self.is_of_credentials = severity == Severity::Credentials;
         self.phase = Phase::Cooling { until: Deadline::at(now, pause).instant(), is_over: false };
         Some(pause)
+    }
+
+    /// The credentials are others now. True if that ended a pause: one for the sake of the old ones, as if they had never failed.
+    pub(super) const fn credentials_rotated(&mut self) -> bool {
+        let ends = self.is_of_credentials;
+        if ends {
+            *self = Self::new();
+        }
+        ends
     }
 
     /// Opening connection `id` ended without telling anything about the host: if it was the probe, the next may probe.
@@ -181,6 +201,11 @@ impl Cooldown {
             Phase::Cooling { is_over: false, .. } => Standing::CoolingDown,
             Phase::Cooling { .. } | Phase::Open => Standing::Available,
         }
+    }
+
+    /// Whether it will not work again by itself.
+    pub(super) const fn is_lasting(&self) -> bool {
+        self.is_lasting
     }
 
     /// As operators see it.
@@ -245,8 +270,28 @@ mod tests {
         cooldown.failed(1, Severity::Lasting, now, &schedule, &mut rng);
         assert!(cooldown.succeeded());
         assert!(!cooldown.succeeded());
-        assert_eq!(cooldown.failures(), 0);
+        assert_eq!((cooldown.failures(), cooldown.is_lasting()), (0, false));
         assert_eq!(cooldown.failed(2, Severity::Passing, now, &schedule, &mut rng), Some(SECOND * 30));
+    }
+
+    #[test]
+    fn only_a_pause_for_the_credentials_sake_ends_with_their_rotation() {
+        let schedule = schedule(0.0, true);
+        for (severity, ends) in [(Severity::Passing, false), (Severity::Lasting, false), (Severity::Credentials, true)]
+        {
+            let (mut cooldown, mut rng, now) = (Cooldown::new(), Rng::with_seed(1), dawn());
+            cooldown.failed(1, severity, now, &schedule, &mut rng);
+            assert_eq!(cooldown.credentials_rotated(), ends, "{severity:?}");
+            assert_eq!(cooldown.may_open(now), ends, "{severity:?}");
+            assert!(!cooldown.credentials_rotated());
+        }
+        // Whoever was just trying had the old ones.
+        let (mut cooldown, mut rng, now) = (Cooldown::new(), Rng::with_seed(1), dawn());
+        cooldown.failed(1, Severity::Credentials, now, &schedule, &mut rng);
+        cooldown.begin(2);
+        assert!(cooldown.credentials_rotated());
+        cooldown.abandoned(2);
+        assert!(cooldown.may_open(now) && cooldown.is_open());
     }
 
     #[test]
@@ -258,6 +303,9 @@ mod tests {
         assert_eq!(cooldown.end(), Some(now + SECOND * 30));
         assert_eq!(cooldown.failed(3, Severity::Lasting, now, &schedule, &mut rng), Some(SECOND * 300));
         assert_eq!(cooldown.failed(4, Severity::Lasting, now, &schedule, &mut rng), None);
+        assert!(cooldown.is_lasting());
+        assert_eq!(cooldown.failed(6, Severity::Passing, now, &schedule, &mut rng), None);
+        assert!(cooldown.is_lasting(), "nothing new");
         // A straggler is not the probe, and does not end it.
         cooldown.begin(9);
         assert_eq!(cooldown.failed(5, Severity::Passing, now, &schedule, &mut rng), None);

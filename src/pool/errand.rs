@@ -69,6 +69,8 @@ pub(crate) struct Request {
     pub(crate) fresh: bool,
     /// The only host that will do.
     pub(crate) only: Option<HostId>,
+    /// Whether the caller waits for the end of a host's pause; if not, it is told at once when that will be.
+    pub(crate) waits_out_cooldowns: bool,
     /// What the caller may end the call with.
     pub(crate) cancel: Option<CancelToken>,
 }
@@ -77,7 +79,7 @@ pub(crate) struct Request {
 impl Request {
     /// Any connection to any host, by then.
     pub(crate) const fn by(deadline: Deadline) -> Self {
-        Self { deadline, avoid: HostSet::new(), fresh: false, only: None, cancel: None }
+        Self { deadline, avoid: HostSet::new(), fresh: false, only: None, waits_out_cooldowns: true, cancel: None }
     }
 }
 
@@ -109,7 +111,7 @@ impl Errand {
         self.request.avoid.contains(host) || self.tried.contains(host)
     }
 
-    /// Whether anything will do. Two plain errands differ in their deadlines only.
+    /// Whether anything will do. Two plain errands differ only in how long they wait.
     pub(super) fn is_plain(&self) -> bool {
         !self.request.fresh && self.request.only.is_none() && self.request.avoid.is_empty() && self.tried.is_empty()
     }

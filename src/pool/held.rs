@@ -9,6 +9,8 @@ use crate::endpoint::HostId;
 pub(super) struct Record {
     pub(super) host: HostId,
     pub(super) id: u64,
+    /// Which of the host's credentials it was opened with, counted by their rotations; the older ones, if they were rotated meanwhile.
+    pub(super) generation: u64,
     pub(super) opened: Instant,
     /// When it has lived long enough; drawn when it was opened, so that connections opened together do not end together.
     pub(super) retire_at: Option<Instant>,

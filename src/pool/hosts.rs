@@ -27,6 +27,8 @@ pub(super) struct Host<T> {
     pub(super) cooldown: Cooldown,
     pub(super) capacity: Capacity,
     pub(super) learned_message_limit: Option<u32>,
+    /// How often its credentials were rotated. What was opened, or begun to be, under a smaller number is not lent again.
+    pub(super) generation: u64,
     /// Its standing in the rotation of its tier.
     pub(super) credit: i64,
     pub(super) created: u64,
@@ -47,6 +49,7 @@ impl<T> Host<T> {
             yielding: 0,
             cooldown: Cooldown::new(),
             learned_message_limit: None,
+            generation: 0,
             credit: 0,
             created: 0,
             last_error: None,

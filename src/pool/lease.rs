@@ -76,6 +76,11 @@ impl<C: Connector> Lease<C> {
         self.seat.record.idle_since.is_some()
     }
 
+    /// Whether a message may begin: the host's credentials are those that it was opened with. Once they have been rotated, it is not.
+    pub(crate) fn is_current(&self) -> bool {
+        self.seat.shared.is_current(self.seat.record.host, self.seat.record.generation)
+    }
+
     /// What the pool remembers of it.
     pub(super) const fn record(&self) -> &Record {
         &self.seat.record
@@ -134,6 +139,7 @@ impl<C: Connector> Lease<C> {
             Renewal::Stale => (DiscardReason::ServerClosed, Close::Abort),
             Renewal::SessionLimit => (DiscardReason::MaxMessages, Close::Polite),
             Renewal::Reauthenticate => (DiscardReason::AuthFailure, Close::Polite),
+            Renewal::Rotated => (DiscardReason::CredentialsRotated, Close::Polite),
             Renewal::OutOfStep => (DiscardReason::Broken, Close::Abort),
         };
         let with_siblings = matches!(why, Renewal::Stale);
@@ -157,11 +163,11 @@ impl<C: Connector> Lease<C> {
         connection.as_mut().is_some_and(|connection| seat.shared.connector.is_alive(connection))
     }
 
-    /// Ends the lease of a connection that was found dead. Whoever has the record answers for its place.
-    pub(super) fn into_dead(mut self) -> Record {
+    /// Ends the lease of a connection that its caller cannot use, and closes it. Whoever has the record answers for its place.
+    pub(super) fn close(mut self, reason: DiscardReason, how: Close) -> Record {
         if let Some(connection) = self.connection.take() {
-            self.seat.on_drop = OnDrop::Vacate(DiscardReason::ServerClosed);
-            self.seat.shared.connector.close(connection, Close::Abort);
+            self.seat.on_drop = OnDrop::Vacate(reason);
+            self.seat.shared.connector.close(connection, how);
         }
         self.seat.on_drop = OnDrop::Nothing;
         self.seat.record.clone()

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::clock::{self, Deadline};
 use crate::observer::{KeepaliveFailed, ThreadLost};
 use crate::pool::Fate;
+use crate::pool::changes::Arrival;
 use crate::pool::connector::{Close, Connector, OpenError};
 use crate::pool::errand::Ticket;
 use crate::pool::held::Held;
@@ -151,11 +152,12 @@ impl<C: Connector> Reserve<C> {
             let mut permit = OpenPermit::new(&shared, grant);
             match permit.open(Some(&shared.curtain)) {
                 Ok(connection) => {
-                    let (lease, charge, is_open) = permit.redeem(connection, Ticket::default());
-                    if !is_open {
+                    let (lease, charge, arrival) = permit.redeem(connection, Ticket::default());
+                    if arrival == Arrival::TooLate {
                         lease.finish(Fate::Discard(DiscardReason::Shutdown, Close::Polite));
                         return;
                     }
+                    // An outdated one is not put away, and another is opened in its place.
                     lease.call_off(charge);
                 }
                 // Cut short by the end of the pool: nobody's fault.

@@ -127,6 +127,8 @@ pub(crate) enum Renewal {
     SessionLimit,
     /// The server wants to know again who we are.
     Reauthenticate,
+    /// The credentials that it was opened with have been rotated.
+    Rotated,
     /// Something has gone wrong over it that will not over a fresh one.
     OutOfStep,
 }
@@ -265,6 +267,11 @@ impl<C: Connector> Pool<C> {
         self.shared.look(|state| state.counts())
     }
 
+    /// Whether no host is there, and no pause will bring one back: each has refused us, and not only for now.
+    pub(crate) fn is_refused_for_long(&self) -> bool {
+        self.shared.look(|state| state.is_refused_for_long())
+    }
+
     /// What opens the connections.
     pub(crate) fn connector(&self) -> &C {
         &self.shared.connector
@@ -277,8 +284,16 @@ impl<C: Connector> Pool<C> {
 
     /// What `lease` was refused, every connection to its host will be: none is opened for as long as a pause may be.
     pub(crate) fn lasting_refusal(&self, lease: &Lease<C>, error: &str) {
-        let (host, connection, error) = (lease.host(), lease.id(), Arc::from(error));
-        self.shared.change(clock::now(), |state, now, fx| state.lasting_refusal(host, connection, error, now, fx));
+        let (host, connection, generation) = (lease.host(), lease.id(), lease.record().generation);
+        self.shared.change(clock::now(), |state, now, fx| {
+            state.lasting_refusal(host, connection, generation, Arc::from(error), now, fx);
+        });
+    }
+
+    /// The host's credentials have been replaced: what was opened before this call is not lent again, and no message
+    /// [may begin](Lease::is_current) on it once this has returned. To be called when whatever is opened has the new ones.
+    pub(crate) fn rotate_credentials(&self, host: HostId) {
+        self.shared.rotate_credentials(host);
     }
 
     /// Takes no more work, refuses all who wait, closes what is idle; what is lent is closed when it comes back.

@@ -7,6 +7,7 @@ use crate::blame::Blame;
 use crate::cancel::CancelToken;
 use crate::clock;
 use crate::endpoint::HostId;
+use crate::pool::changes::Arrival;
 use crate::pool::connector::{Close, Connector, OpenError};
 use crate::pool::effects::Effects;
 use crate::pool::errand::{Errand, Ticket};
@@ -45,15 +46,15 @@ impl<'a, C: Connector> OpenPermit<'a, C> {
         self.shared.connector.open(self.grant.host, self.grant.id, self.grant.deadline, cancel)
     }
 
-    /// The connection is there: the lease, and what it cost. False: it came too late, the pool is closed.
-    pub(super) fn redeem(mut self, connection: C::Connection, ticket: Ticket) -> (Lease<C>, Charge, bool) {
+    /// The connection is there: the lease, what it cost, and whether it is of any use.
+    pub(super) fn redeem(mut self, connection: C::Connection, ticket: Ticket) -> (Lease<C>, Charge, Arrival) {
         let message_limit = self.shared.connector.message_limit(&connection);
         let now = clock::now();
-        let ((record, is_open), fx) = self.shared.decide(|state, fx| state.opened(&self.grant, message_limit, now, fx));
+        let ((record, arrival), fx) = self.shared.decide(|state, fx| state.opened(&self.grant, message_limit, now, fx));
         self.is_spent = true;
         let lease = Lease::new(Arc::clone(self.shared), Held { connection, record }, ticket, now);
         self.shared.carry_out(fx);
-        (lease, mem::take(&mut self.grant.charge), is_open)
+        (lease, mem::take(&mut self.grant.charge), arrival)
     }
 
     /// There is none.
@@ -99,9 +100,9 @@ impl<C: Connector> Drop for OpenPermit<'_, C> {
         if self.is_spent {
             return;
         }
-        let Grant { host, id, deadline, begun, .. } = self.grant;
+        let Grant { host, id, generation, deadline, begun, .. } = self.grant;
         let (charge, evicted) = (mem::take(&mut self.grant.charge), self.grant.evicted.take());
-        let grant = Grant { host, id, deadline, begun, charge, evicted };
+        let grant = Grant { host, id, generation, deadline, begun, charge, evicted };
         self.shared.change(clock::now(), |state, now, fx| state.permit_returned(grant, now, fx));
     }
 }

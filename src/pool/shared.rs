@@ -2,8 +2,7 @@
 
 use std::mem;
 use std::sync::Arc;
-#[cfg(test)]
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use std::vec;
 
@@ -14,6 +13,7 @@ use crate::observer::{
     CapacityLearned, ConnectionDiscarded, ConnectionFailed, ConnectionOpened, CooldownEntered, CooldownLeft,
     LevelsChanged, MessageLimitLearned, Observers, ReconnectSuppressed, WaitersChanged,
 };
+use crate::pool::changes::Arrival;
 use crate::pool::connector::{Close, Connector, OpenError};
 use crate::pool::crew::Crew;
 use crate::pool::effects::{Effects, Event};
@@ -36,6 +36,8 @@ pub(super) struct Shared<C: Connector> {
     endpoints: Vec<Endpoint>,
     pub(super) observers: Observers,
     state: Mutex<PoolState<C::Connection>>,
+    /// The generation of each host's credentials, as in the state: for whoever is about to begin a message, and holds no lock.
+    generations: Vec<AtomicU64>,
     /// Goes with the state: it is drained, and somebody waits for that.
     drained: Condvar,
     /// Wakes the maintenance thread. One ring in waiting says as much as many.
@@ -45,7 +47,7 @@ pub(super) struct Shared<C: Connector> {
     pub(super) curtain: CancelToken,
     /// How often the maintenance thread woke.
     #[cfg(test)]
-    pub(super) wakes: AtomicUsize,
+    pub(super) wakes: std::sync::atomic::AtomicUsize,
 }
 
 impl<C: Connector> Shared<C> {
@@ -60,6 +62,7 @@ impl<C: Connector> Shared<C> {
         let (bell, rings) = channel::bounded(1);
         let shared = Self {
             connector,
+            generations: hosts.iter().map(|_| AtomicU64::new(0)).collect(),
             endpoints: hosts.iter().map(|plan| plan.endpoint.clone()).collect(),
             observers,
             state: Mutex::new(PoolState::new(hosts, limits, seed, clock::now())),
@@ -68,7 +71,7 @@ impl<C: Connector> Shared<C> {
             crew: Arc::default(),
             curtain: CancelToken::new(),
             #[cfg(test)]
-            wakes: AtomicUsize::new(0),
+            wakes: std::sync::atomic::AtomicUsize::new(0),
         };
         (shared, rings)
     }
@@ -126,6 +129,23 @@ impl<C: Connector> Shared<C> {
     pub(super) fn close(&self) {
         self.change(clock::now(), |state, now, fx| state.shut_down(now, fx));
         self.curtain.cancel();
+    }
+
+    /// Gives up what was opened with a host's credentials so far; see [`PoolState::rotate_credentials`].
+    // Proof: the number is published under the lock, so that it never goes back; and before this returns, so that whoever begins a
+    // message after it has returned, and so after this store, finds its connection outdated, wherever that was meanwhile.
+    pub(super) fn rotate_credentials(&self, host: HostId) {
+        let now = clock::now();
+        let ((), fx) = self.decide(|state, fx| {
+            let generation = state.rotate_credentials(host, now, fx);
+            self.generations[host.0].store(generation, Ordering::SeqCst);
+        });
+        self.carry_out(fx);
+    }
+
+    /// Whether a connection to `host` may begin a message.
+    pub(super) fn is_current(&self, host: HostId, generation: u64) -> bool {
+        self.generations[host.0].load(Ordering::SeqCst) == generation
     }
 
     /// Makes a decision that gives nothing to the one who makes it.
@@ -292,21 +312,32 @@ impl<C: Connector> Shared<C> {
                     } else {
                         match permit.open(errand.request.cancel.as_ref()) {
                             Ok(connection) => {
-                                let (mut lease, charge, is_open) = permit.redeem(connection, errand.ticket);
-                                if is_open && errand.is_cancelled() {
+                                let (mut lease, charge, arrival) = permit.redeem(connection, errand.ticket);
+                                if arrival == Arrival::Ready && errand.is_cancelled() {
                                     // What was opened is of use to others.
                                     turn = Turn::Lease(lease, charge);
                                     continue;
                                 }
-                                let (host, id, took) = (lease.host(), lease.id(), lease.since() - began);
-                                diary.note(lease.since(), Happened::Opened { host, id, took });
-                                if is_open {
-                                    lease.note_lent();
-                                    return Ok(lease);
+                                if arrival != Arrival::Outdated {
+                                    let (host, id, took) = (lease.host(), lease.id(), lease.since() - began);
+                                    diary.note(lease.since(), Happened::Opened { host, id, took });
                                 }
-                                lease.finish(Fate::Discard(DiscardReason::Shutdown, Close::Polite));
-                                let (gift, fx) = self.decide(|state, _| state.refuse(RefusalReason::ShutDown));
-                                self.turn(&errand, (Step::Take(gift), fx))
+                                match arrival {
+                                    Arrival::Ready => {
+                                        lease.note_lent();
+                                        return Ok(lease);
+                                    }
+                                    Arrival::Outdated => {
+                                        let decided = self.reopen(&errand, lease, charge, diary);
+                                        since = clock::now();
+                                        self.turn(&errand, decided)
+                                    }
+                                    Arrival::TooLate => {
+                                        lease.finish(Fate::Discard(DiscardReason::Shutdown, Close::Polite));
+                                        let (gift, fx) = self.decide(|state, _| state.refuse(RefusalReason::ShutDown));
+                                        self.turn(&errand, (Step::Take(gift), fx))
+                                    }
+                                }
                             }
                             // It was cut short, or may have been: that says nothing about the host.
                             Err(OpenError { error, .. }) if errand.is_cancelled() => {
@@ -372,10 +403,26 @@ impl<C: Connector> Shared<C> {
         charge: Charge,
         diary: &mut dyn Diary<C::Error>,
     ) -> (Step<C::Connection>, Effects<C::Connection>) {
-        let record = dead.into_dead();
+        let record = dead.close(DiscardReason::ServerClosed, Close::Abort);
         let now = clock::now();
         diary.note(now, Happened::Replaced { host: record.host, id: record.id, reason: DiscardReason::ServerClosed });
         self.decide(|state, fx| state.found_dead(&record, charge, errand, now, fx))
+    }
+
+    /// From a connection whose credentials were rotated while it was opened to another one.
+    #[cold]
+    fn reopen(
+        &self,
+        errand: &Errand,
+        old: Lease<C>,
+        charge: Charge,
+        diary: &mut dyn Diary<C::Error>,
+    ) -> (Step<C::Connection>, Effects<C::Connection>) {
+        let reason = DiscardReason::CredentialsRotated;
+        let record = old.close(reason, Close::Polite);
+        let now = clock::now();
+        diary.note(now, Happened::Replaced { host: record.host, id: record.id, reason });
+        self.decide(|state, fx| state.outdated(&record, charge, errand, now, fx))
     }
 
     /// Takes what a decision gave into safe hands, and carries the rest of it out.

@@ -25,6 +25,8 @@ pub(super) struct Charge {
 pub(super) struct Grant<T> {
     pub(super) host: HostId,
     pub(super) id: u64,
+    /// The host's credentials when it was given: what is opened has these, or newer ones.
+    pub(super) generation: u64,
     /// When to give up, so that there is time left for other hosts.
     pub(super) deadline: Deadline,
     /// When opening began, once it has.

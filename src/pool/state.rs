@@ -174,7 +174,7 @@ impl<T> PoolState<T> {
         let record = self.hosts.get_mut(host);
         record.connecting += 1;
         record.cooldown.begin(id);
-        Grant { host, id, deadline, begun: None, charge, evicted }
+        Grant { host, id, generation: record.generation, deadline, begun: None, charge, evicted }
     }
 
     /// Serves those who wait, oldest first, with whatever a change has made possible; tells those for whom it has made
@@ -203,9 +203,7 @@ impl<T> PoolState<T> {
                 if hope == Hope::Live && self.waiters.are_plain() {
                     break;
                 }
-                if hope.is_worth_waiting(waiter.errand.request.deadline, self.hosts.fair_time)
-                    || waiter.errand.is_late(now)
-                {
+                if hope.is_worth_waiting(&waiter.errand, self.hosts.fair_time) || waiter.errand.is_late(now) {
                     position += 1;
                     continue;
                 }
@@ -223,7 +221,7 @@ impl<T> PoolState<T> {
                     if errand.is_plain() && plain_hope.is_none() {
                         // A busy host is as good as a live connection: there is something to wait for.
                         plain_hope = Some(match self.hosts.hope(&errand) {
-                            hope if hope.is_worth_waiting(errand.request.deadline, self.hosts.fair_time) => hope,
+                            hope if hope.is_worth_waiting(&errand, self.hosts.fair_time) => hope,
                             _ => Hope::Live,
                         });
                     }
@@ -341,6 +339,11 @@ impl<T> PoolState<T> {
         let last_failed = errand.request.only.or(self.last_failed);
         let last_error = last_failed.and_then(|host| Some((host, self.hosts.get(host).last_error.clone()?)));
         self.refuse(RefusalReason::Unavailable { retry_after, last_error })
+    }
+
+    /// Whether nothing is there, and each host has said itself that it is not for us.
+    pub(super) fn is_refused_for_long(&self) -> bool {
+        self.hosts.all.iter().all(|host| host.live() == 0 && host.cooldown.is_lasting())
     }
 
     pub(super) fn counts(&self) -> PoolCounts {

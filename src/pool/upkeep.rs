@@ -250,7 +250,7 @@ impl<T> PoolState<T> {
 
     /// A connection in reserve could not be opened. False: the next one would fare no better now.
     pub(super) fn refill_failed(&mut self, failure: Failure, now: Instant, fx: &mut Effects<T>) -> bool {
-        let goes_on = failure == Failure::HostCools;
+        let goes_on = matches!(failure, Failure::HostCools | Failure::Outdated);
         if !goes_on {
             self.delay_refill(self.schedule.first, now);
         }

@@ -40,7 +40,7 @@ impl Dialogue {
     fn tell_refusals(self, recipients: &[RecipientOutcome], trace: &mut Recorder) -> bool {
         let mut has_refused = false;
         for (index, RecipientOutcome { status, reply, .. }) in recipients.iter().enumerate() {
-            if *status != RecipientStatus::Accepted {
+            if let Some(reply) = reply.as_ref().filter(|_| *status != RecipientStatus::Accepted) {
                 has_refused = true;
                 let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
                 let (code, enhanced) = (reply.code(), reply.enhanced_code());

@@ -29,7 +29,7 @@ impl Limit {
     /// The limit on a step of opening a session.
     pub(crate) const fn of_opening(step: Step, timeouts: Timeouts) -> Self {
         match step {
-            Step::Auth => Self::Option("auth_timeout", timeouts.auth),
+            Step::Credentials | Step::Auth => Self::Option("auth_timeout", timeouts.auth),
             _ => Self::Option("connect_timeout", timeouts.connect),
         }
     }

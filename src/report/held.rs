@@ -8,12 +8,15 @@ use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
 use crate::error::SendError;
+use crate::event::Event;
 use crate::options::{AmbiguityBoundary, PoolOptions, SendOptions};
 use crate::smtp::{Failure, Mail, Refused, Session, TimeLimits, transact};
+use crate::stage::SendStage;
 use crate::trace::{Hosts, Recorder};
 
 use super::dialogue::Dialogue;
 use super::failure::{Judged, Limit, Met, interrupted, judge, send_error};
+use super::parts::Parts;
 use super::receipt::Receipt;
 
 /// The options that such a send depends on.
@@ -41,6 +44,8 @@ pub(crate) struct HeldSession<'a> {
     pub(crate) connection_id: u64,
     /// Whether it has been idle before.
     pub(crate) reused: bool,
+    /// Whether its credentials have been rotated, so that no message may begin on it.
+    pub(crate) is_outdated: bool,
     pub(crate) settings: SendSettings,
     /// What a shutdown cuts it with, if there is somebody to shut down.
     pub(crate) stop: Option<&'a CancelToken>,
@@ -59,28 +64,39 @@ impl HeldSession<'_> {
         let caller = options.deadline.map(Deadline::on);
         let cancel = options.cancel.as_ref();
         let limits = TimeLimits::new(started, caller, started, send_timeout, final_reply_timeout);
-        let mail = Mail { envelope, content, policy: options.recipients };
+        let policy = options.recipients;
+        let mail = Mail { envelope, to: envelope.to(), content, policy, dsn: options.dsn.as_ref() };
+        // One transaction, and what it leaves over is told.
+        let mut parts = Parts::new(envelope, policy);
         let mut trace = Recorder::new(started);
         // The only host that there is.
         let dialogue = |now| Dialogue { host: HostId(0), began: started, ended: now };
         // Whoever holds a session may not have looked at it for long.
-        let heard = self.session.listen().map_err(Refused::from);
+        let heard = match self.is_outdated {
+            true => Err(Failure::new(Event::Rotated, SendStage::Authenticated)),
+            false => self.session.listen(),
+        };
+        let heard = heard.map_err(Refused::from);
         match heard.and_then(|()| transact(self.session, &mail, &limits, cancel)) {
             Ok(accepted) => {
                 let now = clock::now();
                 dialogue(now).succeeded(&accepted, &mut trace);
-                let receipt = Receipt::of(accepted, self.endpoint.clone(), self.connection_id, now - started);
-                Ok(receipt.with_trace(trace.finish(Hosts::One(self.endpoint.clone()))))
+                parts.accepted(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, now - started));
             }
-            Err(Refused { failure, recipients }) => {
+            Err(Refused { failure, recipients, offered_to }) => {
                 let limit = Limit::of_sending(failure.stage, caller, send_timeout, final_reply_timeout);
                 let judged = self.judge(interrupted(failure, cancel, self.stop), limit);
                 let now = clock::now();
                 dialogue(now).failed(&judged.failure, &recipients, &mut trace);
                 let error = send_error(judged, self.endpoint.clone(), recipients).with_attempts(1);
                 trace.gave_up(now, &error);
-                Err(error.with_trace(trace.finish(Hosts::One(self.endpoint.clone()))))
+                parts.failed(error, offered_to);
             }
+        }
+        let trace = trace.finish(Hosts::One(self.endpoint.clone()));
+        match parts.finish() {
+            Ok(receipt) => Ok(receipt.with_trace(trace)),
+            Err(error) => Err(error.with_trace(trace)),
         }
     }
 

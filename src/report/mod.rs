@@ -3,9 +3,14 @@
 mod dialogue;
 mod failure;
 mod held;
+mod parts;
+mod progress;
 mod receipt;
 
 pub(crate) use self::dialogue::Dialogue;
 pub(crate) use self::failure::{Judged, Limit, Met, interrupted, judge, send_error};
 pub(crate) use self::held::{HeldSession, SendSettings};
+pub(crate) use self::parts::Parts;
+pub use self::progress::Progress;
+pub(crate) use self::progress::Tally;
 pub use self::receipt::Receipt;

@@ -1,9 +1,11 @@
 //! The proof of an accepted message.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock;
 use crate::endpoint::Endpoint;
+use crate::error::SendError;
 use crate::recipient::RecipientOutcome;
 use crate::reply::Reply;
 use crate::smtp::Accepted;
@@ -17,8 +19,11 @@ pub struct Receipt {
     connection_id: u64,
     accepted_at: SystemTime,
     response: Reply,
+    /// The replies to earlier transactions of the same message.
+    earlier: Vec<Reply>,
     recipients: Vec<RecipientOutcome>,
     elapsed: Duration,
+    stopped_by: Option<Arc<SendError>>,
     trace: Trace,
 }
 
@@ -26,8 +31,36 @@ impl Receipt {
     /// The receipt of a message that was accepted just now, in one attempt, so long after the call began.
     pub(crate) fn of(accepted: Accepted, endpoint: Endpoint, connection_id: u64, elapsed: Duration) -> Self {
         let Accepted { reply, recipients } = accepted;
-        let (accepted_at, trace) = (clock::wall(), Trace::default());
-        Self { endpoint, attempts: 1, connection_id, accepted_at, response: reply, recipients, elapsed, trace }
+        Self {
+            endpoint,
+            attempts: 1,
+            connection_id,
+            accepted_at: clock::wall(),
+            response: reply,
+            earlier: Vec::new(),
+            recipients,
+            elapsed,
+            stopped_by: None,
+            trace: Trace::default(),
+        }
+    }
+
+    /// The same, with what came of the transactions before it.
+    pub(crate) fn after(mut self, earlier: Self) -> Self {
+        self.earlier = earlier.earlier;
+        self.earlier.push(earlier.response);
+        self
+    }
+
+    pub(crate) fn with_recipients(mut self, recipients: Vec<RecipientOutcome>) -> Self {
+        self.recipients = recipients;
+        self
+    }
+
+    /// The same for a sending that this ended.
+    pub(crate) fn stopped(mut self, by: SendError) -> Self {
+        self.stopped_by = Some(Arc::new(by));
+        self
     }
 
     /// The same after so many attempts.
@@ -41,7 +74,7 @@ impl Receipt {
         self
     }
 
-    /// The host that accepted the message.
+    /// The host that accepted the message; the last one, if it went in several transactions.
     #[must_use]
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -72,14 +105,32 @@ impl Receipt {
         &self.response
     }
 
-    /// What the server said to each recipient, in the order of the envelope. With
-    /// [`AcceptPartial`](crate::RecipientPolicy::AcceptPartial) some may have been refused: the message did not go to them.
+    /// The final reply to each transaction, in order. More than one only with
+    /// [`AcceptPartial`](crate::RecipientPolicy::AcceptPartial), for more recipients than a server takes at a time; the last is
+    /// [`response`](Self::response).
+    pub fn responses(&self) -> impl Iterator<Item = &Reply> {
+        self.earlier.iter().chain([&self.response])
+    }
+
+    /// What became of each recipient, in the order of the envelope. With
+    /// [`AcceptPartial`](crate::RecipientPolicy::AcceptPartial) the message did not go to all of them, but at least to one.
     #[must_use]
     pub fn recipients(&self) -> &[RecipientOutcome] {
         &self.recipients
     }
 
-    /// How long the call took, waiting included.
+    /// The failure that ended the sending early, after the message had been accepted for some of its recipients. Only with
+    /// [`AcceptPartial`](crate::RecipientPolicy::AcceptPartial) and more of them than a server takes at a time; never of kind
+    /// [`UnknownAfterData`](crate::FailureKind::UnknownAfterData), which is the answer to the whole call.
+    ///
+    /// Those in [`recipients`](Self::recipients) that are [`NotSent`](crate::RecipientStatus::NotSent) or
+    /// [`RefusedForNow`](crate::RecipientStatus::RefusedForNow) may be sent to again, and nobody else.
+    #[must_use]
+    pub fn stopped_by(&self) -> Option<&SendError> {
+        self.stopped_by.as_deref()
+    }
+
+    /// How long the call took until the server accepted, waiting included.
     #[must_use]
     pub const fn elapsed(&self) -> Duration {
         self.elapsed

@@ -7,6 +7,7 @@ use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
 use crate::error::{Classification, FailureKind, SendError};
 use crate::observer::{AcquireFinished, AcquireOutcome};
+use crate::options::SendOptions;
 use crate::pool::{AcquireError, HostSet, Lease, Renewal, Request};
 use crate::report::{Judged, Limit, send_error};
 use crate::stage::SendStage;
@@ -25,6 +26,8 @@ pub(super) struct Acquisition<'a> {
     pub(super) caller: Option<Deadline>,
     /// What the caller may end the call with.
     pub(super) cancel: Option<&'a CancelToken>,
+    /// Whether the end of a host's pause is waited for.
+    pub(super) waits_out_cooldowns: bool,
 }
 
 /// An attempt that failed.
@@ -32,6 +35,15 @@ pub(super) struct Failed {
     pub(super) error: SendError,
     /// What another attempt would have to respect; `None` when there is no use in one.
     pub(super) retry: Option<Retry>,
+    /// How many recipients its transaction was for; none, if it did not come to one.
+    pub(super) offered_to: usize,
+}
+
+impl Failed {
+    /// Before any recipient was asked for.
+    const fn early(error: SendError, retry: Option<Retry>) -> Self {
+        Self { error, retry, offered_to: 0 }
+    }
 }
 
 /// What another attempt would have to respect.
@@ -43,7 +55,13 @@ pub(super) struct Retry {
     pub(super) fresh: bool,
 }
 
-impl Acquisition<'_> {
+impl<'a> Acquisition<'a> {
+    /// For a call that begins now, with these options.
+    pub(super) fn new(inner: &'a Inner, options: &'a SendOptions) -> Self {
+        let (caller, cancel) = (options.deadline.map(Deadline::on), options.cancel.as_ref());
+        Self { inner, started: clock::now(), caller, cancel, waits_out_cooldowns: true }
+    }
+
     /// Gets a connection, waiting for it or opening it.
     pub(super) fn lease(
         &self,
@@ -54,9 +72,25 @@ impl Acquisition<'_> {
         trace: &mut Recorder,
     ) -> Result<Lease<SmtpConnector>, Failed> {
         let deadline = self.acquire_by(now);
-        let request = Request { deadline, avoid: avoid.clone(), fresh, only, cancel: self.cancel.cloned() };
+        let request = self.request(deadline, avoid, fresh, only);
         let leased = self.inner.pool.acquire_at(now, request, trace);
         self.tell(now, &leased);
+        self.outcome(leased, deadline, trace)
+    }
+
+    /// Gets a connection in the place of one that no message may begin on any more. No fresh one: any that was opened since will do.
+    /// `began` is when this attempt did, whose time goes on.
+    pub(super) fn swap(
+        &self,
+        lease: Lease<SmtpConnector>,
+        began: Instant,
+        avoid: &HostSet,
+        fresh: bool,
+        trace: &mut Recorder,
+    ) -> Result<Lease<SmtpConnector>, Failed> {
+        let deadline = self.acquire_by(began);
+        let request = self.request(deadline, avoid, fresh, None);
+        let leased = lease.renew(Renewal::Rotated, request, trace);
         self.outcome(leased, deadline, trace)
     }
 
@@ -70,7 +104,7 @@ impl Acquisition<'_> {
     ) -> Result<Lease<SmtpConnector>, Failed> {
         let now = clock::now();
         let deadline = self.acquire_by(now);
-        let request = Request { deadline, avoid: avoid.clone(), fresh: true, only: None, cancel: self.cancel.cloned() };
+        let request = self.request(deadline, avoid, true, None);
         let leased = lease.renew(why, request, trace);
         self.tell(now, &leased);
         self.outcome(leased, deadline, trace)
@@ -125,6 +159,11 @@ impl Acquisition<'_> {
         Ok(lease)
     }
 
+    fn request(&self, deadline: Deadline, avoid: &HostSet, fresh: bool, only: Option<HostId>) -> Request {
+        let (cancel, waits_out_cooldowns) = (self.cancel.cloned(), self.waits_out_cooldowns);
+        Request { deadline, avoid: avoid.clone(), fresh, only, waits_out_cooldowns, cancel }
+    }
+
     fn acquire_by(&self, now: Instant) -> Deadline {
         self.capped(Deadline::at(now, self.inner.options.acquire_timeout))
     }
@@ -147,11 +186,11 @@ impl Acquisition<'_> {
                     self.without_lease(FailureKind::PoolExhausted, what, "waited for as long as allowed", counts);
                 let endpoint = cause.as_ref().map(|(host, _)| self.inner.pool.connector().endpoint(*host).clone());
                 let source = cause.map(|(_, judged)| judged.to_string().into());
-                Failed { error: error.with_endpoint(endpoint).with_source(source), retry: None }
+                Failed::early(error.with_endpoint(endpoint).with_source(source), None)
             }
             AcquireError::Unavailable { cause: Some((host, judged)), retry_after, counts, .. } => {
                 let error = self.of_open(host, judged, acquire_by, counts).with_retry_after(retry_after);
-                Failed { error, retry: None }
+                Failed::early(error, None)
             }
             AcquireError::Unavailable { cause: None, retry_after, last_error, counts } => {
                 let (endpoint, what) = match last_error {
@@ -165,28 +204,30 @@ impl Acquisition<'_> {
                     .without_lease(FailureKind::HostUnavailable, what, "every host is cooling down", counts)
                     .with_endpoint(endpoint)
                     .with_retry_after(retry_after);
-                Failed { error, retry: None }
+                Failed::early(error, None)
             }
             AcquireError::Local { host, cause, counts } => {
                 let error = self.of_open(host, cause, acquire_by, counts);
-                Failed { error, retry: Some(Retry { host, fresh: false }) }
+                Failed::early(error, Some(Retry { host, fresh: false }))
             }
             AcquireError::Cancelled { cause: Some((host, judged)), counts }
                 if judged.verdict.classification.kind == FailureKind::Cancelled =>
             {
-                Failed { error: self.of_open(host, judged, acquire_by, counts), retry: None }
+                Failed::early(self.of_open(host, judged, acquire_by, counts), None)
             }
-            AcquireError::Cancelled { counts, .. } => {
-                let what = "cancelled before a connection was there".to_owned();
-                let error = self.without_lease(FailureKind::Cancelled, what, "cancelled by the caller", counts);
-                Failed { error, retry: None }
-            }
+            AcquireError::Cancelled { counts, .. } => Failed::early(self.cancelled(counts), None),
             AcquireError::ShutDown { counts } => {
                 let what = "no new message is taken".to_owned();
                 let error = self.without_lease(FailureKind::Shutdown, what, "the sender was shut down", counts);
-                Failed { error, retry: None }
+                Failed::early(error, None)
             }
         }
+    }
+
+    /// The error for a call that was cancelled before it had a connection.
+    pub(super) fn cancelled(&self, counts: PoolCounts) -> SendError {
+        let what = "cancelled before a connection was there".to_owned();
+        self.without_lease(FailureKind::Cancelled, what, "cancelled by the caller", counts)
     }
 
     /// The error for a session that did not come about.

@@ -40,11 +40,16 @@ impl Call<'_> {
         fresh: bool,
         trace: &mut Recorder,
     ) -> Result<Receipt, Failed> {
-        let Acquisition { inner, started, caller, cancel } = self.acquisition;
+        let Acquisition { inner, started, caller, cancel, .. } = self.acquisition;
         let options = &inner.options;
         let mut lease = self.acquisition.lease(now, avoid, fresh, None, trace)?;
         let mut renewals = Renewals::default();
         loop {
+            // The message begins here: a rotation that has returned by now is seen, and one that has not lets it finish.
+            if !lease.is_current() {
+                lease = self.acquisition.swap(lease, now, avoid, fresh, trace)?;
+                continue;
+            }
             let (send, final_reply) = (options.send_timeout, options.final_reply_timeout);
             let limits = TimeLimits::new(started, caller, lease.since(), send, final_reply);
             let outcome = transact(lease.connection_mut(), &self.mail, &limits, cancel);
@@ -58,7 +63,7 @@ impl Call<'_> {
             let step = refused.failure.event.step();
             renewals.learn(inner, lease.host(), Some(step));
             let limit = Limit::of_sending(refused.failure.stage, caller, send, final_reply);
-            let Refused { failure, recipients } = refused;
+            let Refused { failure, recipients, offered_to } = refused;
             let failure = interrupted(failure, cancel, Some(inner.pool.connector().stop()));
             let met = Met {
                 reused: lease.is_reused(),
@@ -85,7 +90,7 @@ impl Call<'_> {
             let Classification { kind, retry_allowed, .. } = verdict.classification;
             let is_wanted = retry_allowed && kind != FailureKind::Cancelled;
             let retry = is_wanted.then_some(Retry { host, fresh: verdict.fresh_try == FreshTry::FreshOnly });
-            return Err(Failed { error, retry });
+            return Err(Failed { error, retry, offered_to });
         }
     }
 

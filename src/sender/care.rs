@@ -107,7 +107,7 @@ fn acquire(
     fresh: bool,
     only: Option<HostId>,
 ) -> Result<PoolLease<SmtpConnector>, SendError> {
-    let acquisition = Acquisition { inner, started: now, caller: None, cancel: None };
+    let acquisition = Acquisition { inner, started: now, caller: None, cancel: None, waits_out_cooldowns: true };
     let mut trace = Recorder::new(now);
     let leased = acquisition.lease(now, &HostSet::default(), fresh, only, &mut trace);
     leased.map_err(|failed| end(trace, inner, failed.error))

@@ -8,7 +8,7 @@ use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
 use crate::event::{Event, Fault};
-use crate::options::{AmbiguityBoundary, KeepaliveCommand, PoolOptions};
+use crate::options::{AmbiguityBoundary, Host, KeepaliveCommand, PoolOptions};
 use crate::pool::{Close, Connector, OpenError};
 use crate::report::{Judged, Limit, Met, interrupted, judge};
 use crate::smtp::{Resolver, Session, SessionOpener, Timeouts};
@@ -34,13 +34,14 @@ pub(super) struct SmtpConnector {
 }
 
 impl SmtpConnector {
-    pub(super) fn new(options: &PoolOptions) -> Self {
+    /// Takes the credentials out of `options`: what opens sessions is the one place where they are, and can be rotated.
+    pub(super) fn new(options: &mut PoolOptions) -> Self {
         let timeouts = Timeouts::of(options);
         let resolver = Arc::new(Resolver::system(options.hosts.len()));
-        let opener = |host: &crate::options::Host| SessionOpener::new(host.clone(), timeouts, Arc::clone(&resolver));
+        let opener = |host: &mut Host| SessionOpener::new(host.detach(), timeouts, Arc::clone(&resolver));
         let count = u32::try_from(options.hosts.len()).unwrap_or(u32::MAX);
         let share = options.connect_timeout.min(options.acquire_timeout / count);
-        let hosts: Vec<_> = options.hosts.iter().map(opener).collect();
+        let hosts: Vec<_> = options.hosts.iter_mut().map(opener).collect();
         Self {
             fair_time: (share / 2).min(LONGEST_FAIR_TIME),
             endpoints: hosts.iter().map(|host| host.endpoint().clone()).collect(),
@@ -65,6 +66,11 @@ impl SmtpConnector {
 
     pub(super) fn endpoint(&self, host: HostId) -> &Endpoint {
         &self.endpoints[host.0]
+    }
+
+    /// What opens the sessions of this host.
+    pub(super) fn opener(&self, host: HostId) -> &SessionOpener {
+        &self.hosts[host.0]
     }
 
     /// All hosts, for a trace.

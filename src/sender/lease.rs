@@ -72,7 +72,8 @@ impl Lease {
         self.send_with(envelope, content, &SendOptions::default())
     }
 
-    /// As [`send_raw`](Self::send_raw), with options for this call.
+    /// As [`send_raw`](Self::send_raw), with options for this call. Recipients that the server does not take at once are left over, as
+    /// [`NotSent`](crate::RecipientStatus::NotSent).
     ///
     /// # Errors
     ///
@@ -135,6 +136,7 @@ impl Lease {
             connection_id: self.lease.id(),
             reused: self.lease.is_reused(),
             settings: SendSettings::of(options),
+            is_outdated: !self.lease.is_current(),
             stop: Some(pool.connector().stop()),
             session: self.lease.connection_mut(),
         }

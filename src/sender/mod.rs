@@ -2,10 +2,12 @@
 
 mod acquisition;
 mod attempt;
+mod batch;
 mod builder;
 mod care;
 mod connector;
 mod diary;
+mod identity;
 mod lease;
 mod news;
 mod pause;
@@ -31,6 +33,8 @@ use crate::pool::{HostPlan, Limits, Pool};
 use crate::report::Receipt;
 use crate::stats::PoolStatus;
 
+use self::acquisition::Acquisition;
+pub use self::batch::BatchMessage;
 pub use self::builder::SmtpSenderBuilder;
 pub use self::care::HostReport;
 use self::connector::SmtpConnector;
@@ -99,9 +103,9 @@ impl SmtpSender {
         Self::open(options, Observers::default())
     }
 
-    fn open(options: PoolOptions, observers: Observers) -> Result<Self, OptionsError> {
+    fn open(mut options: PoolOptions, observers: Observers) -> Result<Self, OptionsError> {
         validate(&options)?;
-        let connector = SmtpConnector::new(&options);
+        let connector = SmtpConnector::new(&mut options);
         let hosts = options.hosts.iter().enumerate().map(|(index, host)| HostPlan {
             endpoint: connector.endpoint(HostId(index)).clone(),
             priority: host.priority,
@@ -144,7 +148,7 @@ impl SmtpSender {
     ///
     /// As [`send`](Self::send).
     pub fn send_with(&self, envelope: &Envelope, content: &[u8], options: &SendOptions) -> Result<Receipt, SendError> {
-        retry::run(&self.inner, envelope, content, options)
+        retry::run(Acquisition::new(&self.inner, options), envelope, content, options)
     }
 
     /// One consistent picture of the pool now.

@@ -9,27 +9,27 @@ use crate::endpoint::HostId;
 use crate::error::{FailureKind, SendError};
 use crate::options::{Backoff, PoolOptions, SendOptions};
 use crate::pool::HostSet;
-use crate::report::Receipt;
+use crate::report::{Parts, Receipt};
 use crate::smtp::Mail;
 use crate::stage::SendStage;
 use crate::stats::HostState;
 use crate::trace::{Recorder, TraceEvent};
 
 use super::Inner;
-use super::acquisition::{Acquisition, Retry};
+use super::acquisition::{Acquisition, Failed, Retry};
 use super::attempt::Call;
 use super::news::{tell_end, tell_retry};
 
-/// Sends one message, with as many attempts as its failures and the options allow.
+/// Sends one message, in as many transactions as its recipients take.
 pub(super) fn run(
-    inner: &Inner,
+    acquisition: Acquisition<'_>,
     envelope: &Envelope,
     content: &[u8],
     options: &SendOptions,
 ) -> Result<Receipt, SendError> {
-    let started = clock::now();
+    let Acquisition { inner, started, .. } = acquisition;
     let mut trace = Recorder::new(started);
-    let result = match run_from(started, inner, envelope, content, options, &mut trace) {
+    let result = match in_parts(acquisition, envelope, content, options, &mut trace) {
         Ok(receipt) => Ok(receipt.with_trace(trace.finish(inner.pool.connector().hosts()))),
         Err(error) => Err(end(trace, inner, error)),
     };
@@ -43,23 +43,35 @@ pub(super) fn end(mut trace: Recorder, inner: &Inner, error: SendError) -> SendE
     error.with_trace(trace.finish(inner.pool.connector().hosts()))
 }
 
-fn run_from(
-    started: Instant,
-    inner: &Inner,
+fn in_parts(
+    acquisition: Acquisition<'_>,
     envelope: &Envelope,
     content: &[u8],
     options: &SendOptions,
     trace: &mut Recorder,
 ) -> Result<Receipt, SendError> {
-    let caller = options.deadline.map(Deadline::on);
-    let mail = Mail { envelope, content, policy: options.recipients };
-    let cancel = options.cancel.as_ref();
-    let call = Call { acquisition: Acquisition { inner, started, caller, cancel }, mail };
+    let (policy, dsn) = (options.recipients, options.dsn.as_ref());
+    let mut parts = Parts::new(envelope, policy);
+    let mut now = acquisition.started;
+    while let Some(to) = parts.next() {
+        let call = Call { acquisition, mail: Mail { envelope, to: &to, content, policy, dsn } };
+        match deliver(&call, now, trace) {
+            Ok(receipt) => parts.accepted(receipt),
+            Err(failed) => parts.failed(failed.error, failed.offered_to),
+        }
+        if !parts.is_over() {
+            now = clock::now();
+        }
+    }
+    parts.finish()
+}
 
+/// One transaction, with as many attempts as its failures and the options allow.
+fn deliver(call: &Call<'_>, mut now: Instant, trace: &mut Recorder) -> Result<Receipt, Failed> {
+    let Acquisition { inner, caller, cancel, .. } = call.acquisition;
     let mut avoid = HostSet::default();
     let mut fresh = false;
     let mut attempts = 0;
-    let mut now = started;
     loop {
         attempts += 1;
         let failed = match call.attempt(now, &avoid, fresh, trace) {
@@ -67,26 +79,26 @@ fn run_from(
             Err(failed) => failed,
         };
         if attempts > 1 && has_not_begun(&failed.error) {
-            return Err(failed.error.with_attempts(attempts - 1));
+            return Err(Failed { error: failed.error.with_attempts(attempts - 1), ..failed });
         }
-        let error = failed.error.with_attempts(attempts);
+        let failed = Failed { error: failed.error.with_attempts(attempts), ..failed };
         // Replies out of step on a fresh connection too are no accident of that connection: once is all.
         let is_hopeless = |retry: &Retry| retry.fresh && fresh;
         let retry = failed.retry.filter(|retry| attempts <= inner.options.max_retries && !is_hopeless(retry));
-        let Some(retry) = retry else { return Err(error) };
+        let Some(retry) = retry else { return Err(failed) };
         avoid.insert(retry.host);
         fresh = retry.fresh;
         if has_other_host(inner, &avoid) {
-            tell_retry(&inner.observers, &error, Duration::ZERO);
+            tell_retry(&inner.observers, &failed.error, Duration::ZERO);
             now = clock::now();
             trace.step(now, None, None, TraceEvent::FailedOver { attempt: attempts + 1 });
         } else {
             let pause = delay(&inner.options, attempts, fastrand::f64());
             let turn = Deadline::after(pause);
             if caller.is_some_and(|caller| caller <= turn) {
-                return Err(error);
+                return Err(failed);
             }
-            tell_retry(&inner.observers, &error, pause);
+            tell_retry(&inner.observers, &failed.error, pause);
             let began = clock::now();
             inner.pause.until(turn, cancel);
             now = clock::now();

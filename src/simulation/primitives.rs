@@ -31,6 +31,10 @@ impl<T> Mutex<T> {
         }
     }
 
+    pub(crate) fn into_inner(self) -> T {
+        self.real.into_inner()
+    }
+
     fn key(&self) -> Key {
         Key::Lock(std::ptr::from_ref(self) as usize)
     }

@@ -6,7 +6,7 @@ use lettre::transport::smtp::authentication::Mechanism;
 use zeroize::Zeroizing;
 
 use crate::event::{Desync, Event, Policy, Step};
-use crate::options::{Host, Secret};
+use crate::options::{Credentials, Host};
 use crate::stage::SendStage;
 
 use super::capabilities::Capabilities;
@@ -22,7 +22,7 @@ pub(super) fn authenticate(
     wire: &mut Wire,
     server: &Capabilities,
     host: &Host,
-    secret: &Secret,
+    credentials: &Credentials,
 ) -> Result<(), Failure> {
     if !wire.stream().is_encrypted() && !host.plaintext_auth {
         return Err(Failure::new(Event::Policy(Policy::PlaintextAuth), SendStage::Connected));
@@ -31,17 +31,23 @@ pub(super) fn authenticate(
     let Some(mechanism) = mechanism else {
         return Err(Failure::new(Event::Policy(Policy::NoCommonMechanism), SendStage::Connected));
     };
-    let mut line = opening(mechanism, secret);
+    let mut line = opening(mechanism, credentials);
     for challenges in 0.. {
         let reply = exchange(wire, &line)?;
         if reply != Outcome::Challenge {
             return Ok(());
         }
-        line = answer(mechanism, challenges, secret).ok_or_else(|| {
+        line = answer(mechanism, challenges, credentials).ok_or_else(|| {
             Failure::new(Event::OutOfStep(Step::Auth, Desync::EndlessChallenges), SendStage::Connected)
         })?;
     }
     Ok(())
+}
+
+/// Whether the server refused the credentials themselves
+/// ([RFC 4954 §6](https://www.rfc-editor.org/rfc/rfc4954#section-6): 535 invalid; 534, for a token, too weak or too old).
+pub(super) const fn is_refusal(failure: &Failure) -> bool {
+    matches!(failure.event, Event::Reply(Step::Auth, 534 | 535))
 }
 
 #[derive(PartialEq, Eq)]
@@ -65,9 +71,9 @@ fn exchange(wire: &mut Wire, line: &str) -> Result<Outcome, Failure> {
 }
 
 /// The command, with the first answer behind the mechanism's name where it has one, so that the exchange takes one round trip.
-fn opening(mechanism: Mechanism, secret: &Secret) -> Response {
+fn opening(mechanism: Mechanism, credentials: &Credentials) -> Response {
     let name = mechanism.to_string();
-    let (user, password) = (secret.identity(), secret.expose());
+    let (user, password) = (credentials.user(), credentials.expose());
     let answer = match mechanism {
         Mechanism::Xoauth2 => joined(&["user=", user, "\x01auth=Bearer ", password, "\x01\x01"]),
         Mechanism::Login => return joined(&["AUTH ", &name, "\r\n"]),
@@ -80,10 +86,10 @@ fn opening(mechanism: Mechanism, secret: &Secret) -> Response {
 /// The answer to a challenge, counted from 0; `None` when the mechanism has no such step.
 ///
 /// The challenges' text is not looked at: servers word and case LOGIN's prompts as they like, and their order is the same everywhere.
-fn answer(mechanism: Mechanism, challenge: u32, secret: &Secret) -> Option<Response> {
+fn answer(mechanism: Mechanism, challenge: u32, credentials: &Credentials) -> Option<Response> {
     match (mechanism, challenge) {
-        (Mechanism::Login, 0) => Some(joined(&[&encoded(secret.identity()), "\r\n"])),
-        (Mechanism::Login, 1) => Some(joined(&[&encoded(secret.expose()), "\r\n"])),
+        (Mechanism::Login, 0) => Some(joined(&[&encoded(credentials.user()), "\r\n"])),
+        (Mechanism::Login, 1) => Some(joined(&[&encoded(credentials.expose()), "\r\n"])),
         // The challenge is an error in JSON; an empty answer brings the refusal itself.
         (Mechanism::Xoauth2, 0) => Some(joined(&["\r\n"])),
         _ => None,
@@ -108,13 +114,13 @@ mod tests {
     #[test]
     fn responses_are_those_of_the_mechanisms_documents() {
         // RFC 4616 §4: "tim" with password "tanstaaftanstaaf", without authorization identity.
-        let tim = Secret::new("tim".into(), "tanstaaftanstaaf".into());
+        let tim = Credentials::new("tim", "tanstaaftanstaaf");
         assert_eq!(*opening(Mechanism::Plain, &tim), "AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n");
         assert_eq!(*opening(Mechanism::Login, &tim), "AUTH LOGIN\r\n");
         assert_eq!(*answer(Mechanism::Login, 0, &tim).unwrap(), "dGlt\r\n");
         assert_eq!(*answer(Mechanism::Login, 1, &tim).unwrap(), "dGFuc3RhYWZ0YW5zdGFhZg==\r\n");
         // Google, "OAuth 2.0 mechanism", its own example.
-        let google = Secret::new("someuser@example.com".into(), "ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg".into());
+        let google = Credentials::new("someuser@example.com", "ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg");
         assert_eq!(
             *opening(Mechanism::Xoauth2, &google),
             "AUTH XOAUTH2 dXNlcj1zb21ldXNlckBleGFtcGxlLmNvbQFhdXRoPUJlYXJlciB5YTI5LnZGOWRmdDRxbVRjMk52YjNSbGNrQmhkSFJoZG1semRHRXVZMjl0Q2cBAQ==\r\n"

@@ -19,10 +19,13 @@ pub(crate) struct Capabilities {
     pub(crate) size: bool,
     pub(crate) eight_bit_mime: bool,
     pub(crate) smtp_utf8: bool,
+    pub(crate) dsn: bool,
     pub(crate) starttls: bool,
     pub(crate) auth: Vec<Mechanism>,
     /// `LIMITS MAILMAX`: messages in one session ([RFC 9422](https://www.rfc-editor.org/rfc/rfc9422)).
     pub(crate) mail_max: Option<u32>,
+    /// `LIMITS RCPTMAX`: recipients in one transaction.
+    pub(crate) rcpt_max: Option<u32>,
 }
 
 impl Capabilities {
@@ -44,6 +47,7 @@ impl Capabilities {
             "CHUNKING" => self.chunking = true,
             "8BITMIME" => self.eight_bit_mime = true,
             "SMTPUTF8" => self.smtp_utf8 = true,
+            "DSN" => self.dsn = true,
             "STARTTLS" => self.starttls = true,
             "SIZE" => {
                 self.size = true;
@@ -53,8 +57,11 @@ impl Capabilities {
             "AUTH" => words.for_each(|word| self.take_mechanism(word)),
             "LIMITS" => {
                 for limit in words {
-                    if let Some(("MAILMAX", value)) = limit.split_once('=') {
-                        self.mail_max = number(value).filter(|&limit| limit > 0);
+                    let most = |value| number(value).filter(|&limit| limit > 0);
+                    match limit.split_once('=') {
+                        Some(("MAILMAX", value)) => self.mail_max = most(value),
+                        Some(("RCPTMAX", value)) => self.rcpt_max = most(value),
+                        _ => {}
                     }
                 }
             }
@@ -98,17 +105,19 @@ mod tests {
     fn keywords_are_read_in_any_case_and_the_unknown_is_passed_over() {
         let capabilities = read(
             "250-PIPELINING is my name\r\n250-pipelining\r\n250-Size 10240000\r\n250-AUTH PLAIN SCRAM-SHA-256 login\r\n\
-             250-AUTH=LOGIN XOAUTH2\r\n250-Chunking\r\n250-XUNHEARD of\r\n250-LIMITS RCPTMAX=100 MAILMAX=3\r\n250 \r\n",
+             250-AUTH=LOGIN XOAUTH2\r\n250-Chunking\r\n250-dsn\r\n250-XUNHEARD of\r\n250-LIMITS RCPTMAX=100 MAILMAX=3\r\n250 \r\n",
         );
         assert_eq!(
             capabilities,
             Capabilities {
                 pipelining: true,
                 chunking: true,
+                dsn: true,
                 size: true,
                 size_limit: Some(10_240_000),
                 auth: vec![Mechanism::Plain, Mechanism::Login, Mechanism::Xoauth2],
                 mail_max: Some(3),
+                rcpt_max: Some(100),
                 ..Capabilities::default()
             }
         );
@@ -143,6 +152,8 @@ mod tests {
             ("MAILMAX=1 MAILMAX=2", Some(2)),
         ] {
             assert_eq!(read(&format!("250-x\r\n250 LIMITS {limits}\r\n")).mail_max, mail_max, "{limits}");
+            let limits = limits.replace("MAILMAX", "RCPTMAX");
+            assert_eq!(read(&format!("250-x\r\n250 LIMITS {limits}\r\n")).rcpt_max, mail_max, "{limits}");
         }
         let said_twice = read("250-x\r\n250-SIZE 5\r\n250 size\r\n");
         assert_eq!((said_twice.size, said_twice.size_limit), (true, None), "the last word counts");

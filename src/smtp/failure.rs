@@ -20,7 +20,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn new(event: Event, stage: SendStage) -> Self {
+    pub(crate) fn new(event: Event, stage: SendStage) -> Self {
         Self { event, stage, reply: None, source: None }
     }
 

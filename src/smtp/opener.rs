@@ -7,7 +7,7 @@ use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::Endpoint;
 use crate::event::{Desync, Event, Fault, Policy, Step};
-use crate::options::{Host, PoolOptions, Security};
+use crate::options::{Credentials, Host, OptionsError, PoolOptions, Security};
 use crate::reply::Reply;
 use crate::stage::SendStage;
 
@@ -15,6 +15,7 @@ use super::auth;
 use super::capabilities::Capabilities;
 use super::command::{QUIT, STARTTLS};
 use super::connect::connect;
+use super::credentials::CredentialSource;
 use super::failure::{Failure, fault_of};
 use super::resolve::{ResolveError, Resolver};
 use super::session::Session;
@@ -49,6 +50,7 @@ pub(crate) struct SessionOpener {
     host: Arc<Host>,
     endpoint: Endpoint,
     timeouts: Timeouts,
+    credentials: CredentialSource,
     resolver: Arc<Resolver>,
     tls: LazyConnector,
     /// Set where messages are wanted in one write.
@@ -56,30 +58,49 @@ pub(crate) struct SessionOpener {
 }
 
 impl SessionOpener {
-    pub(crate) fn new(host: Host, timeouts: Timeouts, resolver: Arc<Resolver>) -> Self {
+    pub(crate) fn new(mut host: Host, timeouts: Timeouts, resolver: Arc<Resolver>) -> Self {
         let endpoint = Endpoint::new(&host.name, host.port);
         let willing = host.single_round_trip.then(|| Arc::new(WillingHost::new(endpoint.clone())));
-        // Shared, because it holds the password: the fewer copies the better.
+        // In one place alone, where rotation finds them.
+        let credentials = CredentialSource::new(host.login.take(), timeouts.auth);
         let host = Arc::new(host);
         let tls = LazyConnector::new(Arc::clone(&host));
-        Self { host, endpoint, timeouts, resolver, tls, willing }
+        Self { host, endpoint, timeouts, credentials, resolver, tls, willing }
     }
 
     pub(crate) const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
+    /// Sessions that are opened from now on are `credentials`' own.
+    pub(crate) fn rotate_credentials(&self, credentials: Credentials) {
+        self.credentials.rotate(credentials);
+    }
+
+    /// Whether [`rotate_credentials`](Self::rotate_credentials) can be given these.
+    pub(crate) fn check_rotation(&self, credentials: &Credentials) -> Result<(), OptionsError> {
+        self.credentials.check_rotation(credentials)
+    }
+
+    /// Sessions that are opened from now on have credentials that were asked for from now on.
+    pub(crate) fn forget_credentials(&self) {
+        self.credentials.forget();
+    }
+
     /// Opens a session by `deadline` at the latest, or fails early when one of `cancel` is cancelled. The first of them can cut the
     /// session for as long as it lives.
     pub(crate) fn open(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<Session, Failure> {
+        // Before there is a server that waits for them.
+        let credentials = self.credentials.get(deadline.earlier(Deadline::after(self.timeouts.auth)), cancel)?;
         let connect_by = deadline.earlier(Deadline::after(self.timeouts.connect));
         if self.host.security != Security::Plain {
-            // Before there is a server that waits for it.
+            // The same.
             self.tls.get(connect_by, cancel)?;
         }
         let socket = Arc::new(self.connect(connect_by, cancel)?);
         let mut cutters = cancel.iter().map(|token| token.on_cancel(cutter(&socket))).collect::<Vec<_>>();
-        let mut session = self.start(DeadlineTcp::new(socket, connect_by), connect_by, deadline)?;
+        let opening = Opening { credentials, connect_by, deadline, cancel };
+        let mut session = self.start(DeadlineTcp::new(socket, connect_by), &opening)?;
         session.keep_cutter(cutters.drain(..).next());
         // The others have let go of it. One that was cancelled before has cut it, and it must not be lent to anybody.
         if cancel.iter().skip(1).any(|token| token.is_cancelled()) {
@@ -93,19 +114,21 @@ impl SessionOpener {
     /// Opens a session over a socket that is connected already, to whatever.
     #[cfg(fuzzing)]
     pub(crate) fn open_over(&self, socket: Socket, deadline: Deadline) -> Result<Session, Failure> {
-        self.start(DeadlineTcp::new(Arc::new(socket), deadline), deadline, deadline)
+        let credentials = self.credentials.get(deadline, &[])?;
+        let opening = Opening { credentials, connect_by: deadline, deadline, cancel: &[] };
+        self.start(DeadlineTcp::new(Arc::new(socket), deadline), &opening)
     }
 
     /// From a TCP connection to a session.
-    fn start(&self, tcp: DeadlineTcp, connect_by: Deadline, deadline: Deadline) -> Result<Session, Failure> {
+    fn start(&self, tcp: DeadlineTcp, opening: &Opening<'_>) -> Result<Session, Failure> {
         let stream = match self.host.security {
-            Security::ImplicitTls => tls::handshake(self.tls.get(connect_by, &[])?, &self.host.name, tcp)?,
+            Security::ImplicitTls => tls::handshake(self.tls.get(opening.connect_by, &[])?, &self.host.name, tcp)?,
             _ => DeadlineStream::Plain(tcp),
         };
         let mut wire = Wire::new(stream);
-        match self.establish(&mut wire, connect_by, deadline) {
+        match self.establish(&mut wire, opening) {
             Ok(Established::Ready(capabilities)) => Ok(Session::new(wire, capabilities, self.willing.as_ref())),
-            Ok(Established::SwitchToTls) => self.switch_to_tls(wire, connect_by, deadline),
+            Ok(Established::SwitchToTls) => self.switch_to_tls(wire, opening),
             Err(failure) => Err(give_up(wire, failure)),
         }
     }
@@ -123,7 +146,7 @@ impl SessionOpener {
     }
 
     /// Greeting and EHLO, and then AUTH unless STARTTLS comes first.
-    fn establish(&self, wire: &mut Wire, connect_by: Deadline, deadline: Deadline) -> Result<Established, Failure> {
+    fn establish(&self, wire: &mut Wire, opening: &Opening<'_>) -> Result<Established, Failure> {
         expect(wire, Step::Greeting, |code| code == 220)?;
         let capabilities = self.hello(wire)?;
         let wants_tls = match self.host.security {
@@ -134,10 +157,10 @@ impl SessionOpener {
             Security::OpportunisticStartTls => capabilities.starttls,
             Security::ImplicitTls | Security::Plain => false,
         };
-        if wants_tls && self.start_tls(wire, connect_by)? {
+        if wants_tls && self.start_tls(wire, opening.connect_by)? {
             return Ok(Established::SwitchToTls);
         }
-        self.authenticate(wire, &capabilities, deadline)?;
+        self.authenticate(wire, &capabilities, opening)?;
         Ok(Established::Ready(capabilities))
     }
 
@@ -177,14 +200,14 @@ impl SessionOpener {
     }
 
     /// TLS, EHLO once more, and AUTH. Nothing the server said before is believed any longer.
-    fn switch_to_tls(&self, wire: Wire, connect_by: Deadline, deadline: Deadline) -> Result<Session, Failure> {
+    fn switch_to_tls(&self, wire: Wire, opening: &Opening<'_>) -> Result<Session, Failure> {
         let DeadlineStream::Plain(tcp) = wire.into_stream() else {
             return Err(Failure::new(Event::Transport(Step::TlsHandshake, Fault::Broken), SendStage::Connected));
         };
-        let mut wire = Wire::new(tls::handshake(self.tls.get(connect_by, &[])?, &self.host.name, tcp)?);
-        wire.set_deadline(connect_by);
+        let mut wire = Wire::new(tls::handshake(self.tls.get(opening.connect_by, &[])?, &self.host.name, tcp)?);
+        wire.set_deadline(opening.connect_by);
         let capabilities = self.hello(&mut wire).and_then(|capabilities| {
-            self.authenticate(&mut wire, &capabilities, deadline)?;
+            self.authenticate(&mut wire, &capabilities, opening)?;
             Ok(capabilities)
         });
         match capabilities {
@@ -193,15 +216,36 @@ impl SessionOpener {
         }
     }
 
-    fn authenticate(&self, wire: &mut Wire, server: &Capabilities, deadline: Deadline) -> Result<(), Failure> {
-        let Some(secret) = &self.host.secret else { return Ok(()) };
-        wire.set_deadline(deadline.earlier(Deadline::after(self.timeouts.auth)));
-        auth::authenticate(wire, server, &self.host, secret)?;
+    /// AUTH, unless there are no credentials; once more with others if there are any, since a token may have expired on the way.
+    fn authenticate(&self, wire: &mut Wire, server: &Capabilities, opening: &Opening<'_>) -> Result<(), Failure> {
+        let Some(credentials) = &opening.credentials else { return Ok(()) };
+        let auth_by = opening.deadline.earlier(Deadline::after(self.timeouts.auth));
+        wire.set_deadline(auth_by);
+        match auth::authenticate(wire, server, &self.host, credentials) {
+            // RFC 4954 §4: after a failed AUTH another one may follow in the same session.
+            Err(refusal) if auth::is_refusal(&refusal) && !wire.has_leftover() => {
+                let Some(others) = self.credentials.others(credentials, auth_by, opening.cancel)? else {
+                    return Err(refusal);
+                };
+                auth::authenticate(wire, server, &self.host, &others)?;
+            }
+            outcome => outcome?,
+        }
         if wire.has_leftover() {
             return Err(Failure::new(Event::OutOfStep(Step::Auth, Desync::Unsolicited), SendStage::Connected));
         }
         Ok(())
     }
+}
+
+/// What one session is opened with.
+struct Opening<'a> {
+    credentials: Option<Arc<Credentials>>,
+    /// The bound of everything but AUTH.
+    connect_by: Deadline,
+    /// The bound of everything.
+    deadline: Deadline,
+    cancel: &'a [&'a CancelToken],
 }
 
 enum Established {
@@ -244,7 +288,7 @@ fn resolve_failure(error: ResolveError) -> Failure {
     match error {
         ResolveError::TimedOut => transport(Fault::TimedOut),
         ResolveError::Busy => Failure::new(Event::ResolverBusy, SendStage::BeforeConnect),
-        ResolveError::NoThread(error) => Failure { source: Some(error.into()), ..transport(Fault::LocalShortage) },
+        ResolveError::NoThread(error) => Failure { source: Some(Box::new(error)), ..transport(Fault::LocalShortage) },
         // The resolver needs descriptors too: without any, the host is not to blame.
         ResolveError::Failed(error) => {
             let is_ours = fault_of(&error) == Fault::LocalShortage;
@@ -257,7 +301,7 @@ fn resolve_failure(error: ResolveError) -> Failure {
 /// Ends a session that did not come about: politely where the server is in step with us, else without a word.
 fn give_up(wire: Wire, failure: Failure) -> Failure {
     match failure.event {
-        Event::Reply(..) | Event::Policy(_) => wire.farewell(QUIT),
+        Event::Reply(..) | Event::Policy(_) | Event::NoCredentials(_) => wire.farewell(QUIT),
         _ => wire.abort(),
     }
     failure

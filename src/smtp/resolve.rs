@@ -5,43 +5,27 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::thread;
-
-use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::sync::Mutex;
 
 use super::failure::no_descriptor;
+use super::single_flight::{NoAnswer, SingleFlight};
 
 /// Look-ups that may run at a time, or one for each host if there are more of them. The system's resolver cannot be interrupted, so a
 /// name server that hangs keeps this many threads and no more.
 const MAX_LOOKUPS: usize = 4;
 
 type Addresses = Vec<IpAddr>;
-type Answer = Result<Addresses, Arc<io::Error>>;
-type Lookup = dyn Fn(&str) -> io::Result<Addresses> + Send + Sync;
 
 /// Looks names up in threads of its own, because the system's resolver knows no deadline.
 ///
 /// Callers that ask for the same name at the same time share one look-up. The last good answer of a name is kept, for the time when
 /// the name server fails.
 pub(crate) struct Resolver {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    lookup: Box<Lookup>,
-    max_lookups: usize,
-    names: Mutex<Names>,
-}
-
-#[derive(Default)]
-struct Names {
-    /// Who waits for which name.
-    asking: HashMap<String, Vec<Sender<Answer>>>,
-    last_good: HashMap<String, Addresses>,
+    lookups: SingleFlight<String, Result<Addresses, Arc<io::Error>>>,
+    last_good: Arc<Mutex<HashMap<String, Addresses>>>,
 }
 
 /// Why a name has no address.
@@ -52,9 +36,21 @@ pub(super) enum ResolveError {
     /// Too many look-ups hang already.
     Busy,
     /// No thread could be started.
-    NoThread(io::Error),
+    NoThread(Arc<io::Error>),
     /// The name server answered, or could not be asked.
     Failed(Arc<io::Error>),
+}
+
+impl From<NoAnswer> for ResolveError {
+    fn from(reason: NoAnswer) -> Self {
+        match reason {
+            NoAnswer::TimedOut => Self::TimedOut,
+            NoAnswer::Busy => Self::Busy,
+            NoAnswer::NoThread(error) => Self::NoThread(error),
+            NoAnswer::Cancelled => Self::Failed(Arc::new(io::Error::other("cancelled"))),
+            NoAnswer::Panicked => Self::Failed(Arc::new(io::Error::other("the look-up panicked"))),
+        }
+    }
 }
 
 impl Resolver {
@@ -64,13 +60,10 @@ impl Resolver {
     }
 
     fn new(hosts: usize, lookup: impl Fn(&str) -> io::Result<Addresses> + Send + Sync + 'static) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                lookup: Box::new(lookup),
-                max_lookups: hosts.max(MAX_LOOKUPS),
-                names: Mutex::default(),
-            }),
-        }
+        let last_good = Arc::<Mutex<HashMap<_, _>>>::default();
+        let kept = Arc::clone(&last_good);
+        let lookup = move |name: &String| look_up(name, &lookup, &kept);
+        Self { lookups: SingleFlight::new("smtp-pool-resolve", hosts.max(MAX_LOOKUPS), lookup), last_good }
     }
 
     /// The addresses of `name`, at least one.
@@ -85,74 +78,32 @@ impl Resolver {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
         // An answer from before must not come too late to be used.
-        let known = self.shared.names.lock().last_good.contains_key(name);
+        let known = self.last_good.lock().contains_key(name);
         let wait_until = if known { deadline.instant() - deadline.remaining() / 2 } else { deadline.instant() };
-        let answer = self.ask(name).and_then(|(answer_to, answers)| {
-            let cut = || {
-                let answer_to = answer_to.clone();
-                move || drop(answer_to.try_send(Err(Arc::new(io::Error::other("cancelled")))))
-            };
-            let _registrations = cancel.iter().map(|token| token.on_cancel(cut())).collect::<Vec<_>>();
-            let answer = answers.recv_deadline(wait_until).map_err(|_| ResolveError::TimedOut)?;
-            answer.map_err(ResolveError::Failed)
-        });
-        let addresses = answer.or_else(|error| self.shared.names.lock().last_good.get(name).cloned().ok_or(error))?;
+        let answer = self.lookups.get(&name.to_owned(), Deadline::on(wait_until), cancel);
+        let answer = answer.map_err(ResolveError::from).and_then(|answer| answer.map_err(ResolveError::Failed));
+        let addresses = answer.or_else(|error| self.last_good.lock().get(name).cloned().ok_or(error))?;
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
-    }
-
-    /// Joins the look-up of `name`, or begins it.
-    fn ask(&self, name: &str) -> Result<(Sender<Answer>, Receiver<Answer>), ResolveError> {
-        // Room for the answer and for a cancellation.
-        let (answer_to, answer) = bounded(2);
-        let handle = answer_to.clone();
-        {
-            // Whoever finds the name absent under the lock begins the look-up; the thread takes the whole list out under the same
-            // lock, so each sender is in exactly one list that will be answered.
-            let mut names = self.shared.names.lock();
-            if let Some(waiting) = names.asking.get_mut(name) {
-                waiting.push(answer_to);
-                return Ok((handle, answer));
-            }
-            if names.asking.len() >= self.shared.max_lookups {
-                return Err(ResolveError::Busy);
-            }
-            names.asking.insert(name.to_owned(), vec![answer_to]);
-        }
-        let shared = Arc::clone(&self.shared);
-        let owned = name.to_owned();
-        let started = thread::Builder::new().name("smtp-pool-resolve".to_owned()).spawn(move || shared.run(&owned));
-        match started {
-            Ok(_) => Ok((handle, answer)),
-            Err(error) => {
-                self.shared.names.lock().asking.remove(name);
-                Err(ResolveError::NoThread(error))
-            }
-        }
     }
 }
 
-impl Shared {
-    fn run(&self, name: &str) {
-        let started = clock::now();
-        let answer = match (self.lookup)(name) {
-            Ok(addresses) if addresses.is_empty() => Err(Arc::new(io::Error::other("the name has no address"))),
-            Ok(addresses) => Ok(addresses),
-            // To the system's resolver, a name server that it has no descriptor for is one that does not answer.
-            Err(error) => Err(Arc::new(no_descriptor().unwrap_or(error))),
-        };
-        log::trace!("looked {name} up in {:?}", clock::now() - started);
-        let waiting = {
-            let mut names = self.names.lock();
-            if let Ok(addresses) = &answer {
-                names.last_good.insert(name.to_owned(), addresses.clone());
-            }
-            names.asking.remove(name)
-        };
-        for answer_to in waiting.into_iter().flatten() {
-            // A caller whose deadline passed has gone.
-            let _ = answer_to.try_send(answer.clone());
-        }
+fn look_up(
+    name: &str,
+    lookup: impl Fn(&str) -> io::Result<Addresses>,
+    last_good: &Mutex<HashMap<String, Addresses>>,
+) -> Result<Addresses, Arc<io::Error>> {
+    let started = clock::now();
+    let answer = match lookup(name) {
+        Ok(addresses) if addresses.is_empty() => Err(Arc::new(io::Error::other("the name has no address"))),
+        Ok(addresses) => Ok(addresses),
+        // To the system's resolver, a name server that it has no descriptor for is one that does not answer.
+        Err(error) => Err(Arc::new(no_descriptor().unwrap_or(error))),
+    };
+    log::trace!("looked {name} up in {:?}", clock::now() - started);
+    if let Ok(addresses) = &answer {
+        last_good.lock().insert(name.to_owned(), addresses.clone());
     }
+    answer
 }
 
 impl fmt::Debug for Resolver {
@@ -164,7 +115,9 @@ impl fmt::Debug for Resolver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::bounded;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
     use std::time::Duration;
 
     const LONG: Duration = Duration::from_secs(30);
@@ -223,5 +176,19 @@ mod tests {
         let first = resolver.resolve("a.example", 25, Deadline::after(LONG), &[]).unwrap();
         assert_eq!(resolver.resolve("a.example", 25, Deadline::after(LONG), &[]).unwrap(), first);
         assert!(matches!(resolver.resolve("b.example", 25, Deadline::after(LONG), &[]), Err(ResolveError::Failed(_))));
+    }
+
+    #[test]
+    fn a_panic_in_a_look_up_is_told_and_the_name_is_looked_up_again() {
+        let calls = AtomicUsize::new(0);
+        let resolver = Resolver::new(1, move |_| match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => panic!("as planned"),
+            _ => Ok(vec![IpAddr::from([192, 0, 2, 1])]),
+        });
+        let deadline = Deadline::after(LONG);
+        let told = resolver.resolve("a.example", 25, deadline, &[]);
+        assert!(matches!(told, Err(ResolveError::Failed(_))), "{told:?}");
+        assert!(!deadline.is_over());
+        assert_eq!(resolver.resolve("a.example", 25, Deadline::after(LONG), &[]).unwrap().len(), 1);
     }
 }

@@ -3,9 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use native_tls::{HandshakeError, Identity, Protocol, TlsConnector};
 
 use crate::cancel::CancelToken;
@@ -13,28 +11,20 @@ use crate::clock::Deadline;
 use crate::event::{Event, Fault, Step};
 use crate::options::{Host, parse_certificate};
 use crate::stage::SendStage;
-use crate::sync::Mutex;
 
 use super::failure::{Failure, fault_of, no_descriptor};
+use super::single_flight::{NoAnswer, SingleFlight};
 use super::stream::{DeadlineStream, DeadlineTcp};
 
-type Make = dyn Fn() -> native_tls::Result<TlsConnector> + Send + Sync;
 type Unmade = (Fault, Arc<dyn std::error::Error + Send + Sync>);
-type Answer = Result<(), Unmade>;
 
 /// The connector of one host, made when it is first needed, and kept.
 ///
 /// Making one reads and parses the system's root certificates: some 150 ms of a processor's time that nothing can interrupt, several
 /// times that on a busy machine. So a thread of its own does it, once for all who wait, and each waits no longer than its deadline.
 pub(super) struct LazyConnector {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    make: Box<Make>,
-    made: OnceLock<TlsConnector>,
-    /// Who waits for it, while it is being made.
-    waiting: Mutex<Option<Vec<Sender<Answer>>>>,
+    making: SingleFlight<(), Result<(), Unmade>>,
+    made: Arc<OnceLock<TlsConnector>>,
 }
 
 impl LazyConnector {
@@ -43,98 +33,58 @@ impl LazyConnector {
     }
 
     fn made_by(make: impl Fn() -> native_tls::Result<TlsConnector> + Send + Sync + 'static) -> Self {
-        Self { shared: Arc::new(Shared { make: Box::new(make), made: OnceLock::new(), waiting: Mutex::default() }) }
+        let made = Arc::<OnceLock<_>>::default();
+        let kept = Arc::clone(&made);
+        let making = SingleFlight::new("smtp-pool-tls", 1, move |&()| try_to_make(&make, &kept));
+        Self { making, made }
     }
 
     /// The connector, by `deadline`, or earlier no connector when one of `cancel` is cancelled.
     ///
     /// A time-out says nothing about the host: it has not been asked for anything.
     pub(super) fn get(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<&TlsConnector, Failure> {
-        if let Some(connector) = self.shared.made.get() {
+        let stage = SendStage::BeforeConnect;
+        if let Some(connector) = self.made.get() {
             return Ok(connector);
         }
-        let (answer_to, answers) = self.ask();
-        let cut = || {
-            let answer_to = answer_to.clone();
-            move || drop(answer_to.try_send(Ok(())))
-        };
-        let _registrations = cancel.iter().map(|token| token.on_cancel(cut())).collect::<Vec<_>>();
-        match answers.recv_deadline(deadline.instant()) {
-            Ok(Ok(())) => self.shared.made.get().ok_or_else(|| {
+        let panicked = || failure_of(Fault::Broken, io::Error::other("making the TLS connector panicked"), stage);
+        match self.making.get(&(), deadline, cancel) {
+            Ok(Ok(())) => self.made.get().ok_or_else(panicked),
+            Ok(Err((fault, error))) => Err(failure_of(fault, error, stage)),
+            Err(NoAnswer::Cancelled) => {
                 let error = io::Error::new(io::ErrorKind::NotConnected, "cancelled");
-                Failure::transport(Step::Connect, error, SendStage::BeforeConnect)
-            }),
-            Ok(Err((fault, error))) => Err(failure_of(fault, error, SendStage::BeforeConnect)),
-            Err(_) => Err(Failure::new(Event::TlsNotReady, SendStage::BeforeConnect)),
-        }
-    }
-
-    /// Joins those who wait, or has the work begin.
-    fn ask(&self) -> (Sender<Answer>, Receiver<Answer>) {
-        // Room for the answer and for a cancellation.
-        let (answer_to, answer) = bounded(2);
-        {
-            // Whoever finds nobody waiting begins the work. It ends by taking the list out under the same lock, after the connector
-            // is there to be seen, so nobody joins a list that will not be answered.
-            let mut waiting = self.shared.waiting.lock();
-            if self.shared.made.get().is_some() {
-                let _ = answer_to.try_send(Ok(()));
-                return (answer_to, answer);
+                Err(Failure::transport(Step::Connect, error, stage))
             }
-            if let Some(waiting) = &mut *waiting {
-                waiting.push(answer_to.clone());
-                return (answer_to, answer);
-            }
-            *waiting = Some(vec![answer_to.clone()]);
+            Err(NoAnswer::NoThread(error)) => Err(failure_of(Fault::LocalShortage, error, stage)),
+            Err(NoAnswer::Panicked) => Err(panicked()),
+            // There is one connector, so nothing but its making is ever under way.
+            Err(NoAnswer::TimedOut | NoAnswer::Busy) => Err(Failure::new(Event::TlsNotReady, stage)),
         }
-        let shared = Arc::clone(&self.shared);
-        if let Err(error) = thread::Builder::new().name("smtp-pool-tls".to_owned()).spawn(move || shared.run()) {
-            // Those who have joined meanwhile would wait for a thread that is not there.
-            drop(Answering { shared: &self.shared, answer: Err((Fault::LocalShortage, Arc::new(error))) });
-        }
-        (answer_to, answer)
     }
 }
 
-impl Shared {
-    fn run(&self) {
-        let panicked = io::Error::other("making the TLS connector panicked");
-        let mut answering = Answering { shared: self, answer: Err((Fault::Broken, Arc::new(panicked))) };
-        answering.answer = self.try_to_make();
+fn try_to_make(
+    make: impl Fn() -> native_tls::Result<TlsConnector>,
+    made: &OnceLock<TlsConnector>,
+) -> Result<(), Unmade> {
+    // Somebody may have looked just before it was there, and have come when its making was over.
+    if made.get().is_some() {
+        return Ok(());
     }
-
-    fn try_to_make(&self) -> Answer {
-        let short_before = no_descriptor();
-        let connector = (self.make)().map_err(|error| -> Unmade { (fault_of_tls(&error), Arc::new(error)) })?;
-        // The TLS library goes on without the system's roots when it cannot open them. One that trusts nobody must not be kept.
-        if let Some(error) = short_before.or_else(no_descriptor) {
-            return Err((Fault::LocalShortage, Arc::new(error)));
-        }
-        // Only this thread sets it: another is started once this one has taken the list out, and finds it set.
-        let _ = self.made.set(connector);
-        Ok(())
+    let short_before = no_descriptor();
+    let connector = make().map_err(|error| -> Unmade { (fault_of_tls(&error), Arc::new(error)) })?;
+    // The TLS library goes on without the system's roots when it cannot open them. One that trusts nobody must not be kept.
+    if let Some(error) = short_before.or_else(no_descriptor) {
+        return Err((Fault::LocalShortage, Arc::new(error)));
     }
-}
-
-/// Answers all who wait, when dropped: even if the making panics or never begins, nobody waits for a thread that is not there.
-struct Answering<'a> {
-    shared: &'a Shared,
-    answer: Answer,
-}
-
-impl Drop for Answering<'_> {
-    fn drop(&mut self) {
-        let waiting = self.shared.waiting.lock().take();
-        for answer_to in waiting.into_iter().flatten() {
-            // A caller whose deadline passed has gone.
-            let _ = answer_to.try_send(self.answer.clone());
-        }
-    }
+    // Only this thread sets it: there is one at a time.
+    let _ = made.set(connector);
+    Ok(())
 }
 
 impl fmt::Debug for LazyConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LazyConnector").field("is_made", &self.shared.made.get().is_some()).finish()
+        f.debug_struct("LazyConnector").field("is_made", &self.made.get().is_some()).finish()
     }
 }
 
@@ -198,7 +148,9 @@ fn fault_of_tls(error: &native_tls::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::{Sender, bounded};
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
     use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(10);

@@ -3,16 +3,18 @@
 //! The stage moves before each write. Whatever ends the dialogue early, the stage then tells what the server may have seen.
 
 mod at_once;
+mod limits;
 mod sequence;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use lettre::Address;
 use lettre::address::Envelope;
 
 use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::event::{Desync, Event, Fault, Step};
-use crate::options::RecipientPolicy;
+use crate::options::{Dsn, RecipientPolicy};
 use crate::recipient::{RecipientOutcome, RecipientStatus};
 use crate::reply::Reply;
 use crate::stage::SendStage;
@@ -24,6 +26,7 @@ use super::failure::Failure;
 use super::session::Session;
 use super::stream::Look;
 
+pub(crate) use self::limits::TimeLimits;
 use self::sequence::{Command, Sequence};
 
 /// Bounds on one group of pipelined commands, so that neither side's buffers fill while nobody reads
@@ -41,45 +44,21 @@ const LAST_WRITE: usize = 16 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mail<'a> {
     pub(crate) envelope: &'a Envelope,
+    /// Those of its recipients that are still to be told.
+    pub(crate) to: &'a [Address],
     pub(crate) content: &'a [u8],
     pub(crate) policy: RecipientPolicy,
+    pub(crate) dsn: Option<&'a Dsn>,
 }
 
-/// When to give up.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TimeLimits {
-    /// When the first command leaves.
-    begins: Instant,
-    /// Everything before the last byte.
-    send_by: Deadline,
-    /// The last moment at which writing the last byte is still worth it, if there is one.
-    commit_by: Option<Instant>,
-    /// The last byte and the answer to it.
-    final_reply: Duration,
-    /// The caller's own deadline, which caps all of them.
-    caller: Option<Deadline>,
-}
-
-/// Of the time from a call to its deadline, the part that must be left for the answer to the last byte, and its upper bound.
-const COMMIT_SHARE: u32 = 10;
-const COMMIT_FLOOR: Duration = Duration::from_secs(10);
-
-impl TimeLimits {
-    /// The limits of a message whose call began at `started` and whose first command leaves at `begins`.
-    pub(crate) fn new(
-        started: Instant,
-        caller: Option<Deadline>,
-        begins: Instant,
-        send: Duration,
-        final_reply: Duration,
-    ) -> Self {
-        let send_by = Deadline::at(begins, send);
-        let commit_by = caller.map(|caller| {
-            let floor = (caller.remaining_at(started) / COMMIT_SHARE).min(COMMIT_FLOOR);
-            caller.instant().checked_sub(floor).unwrap_or(started)
-        });
-        let send_by = caller.map_or(send_by, |caller| caller.earlier(send_by));
-        Self { begins, send_by, commit_by, final_reply, caller }
+impl<'a> Mail<'a> {
+    /// The recipients that one transaction may have with a server that takes so many; a refusal of the rest is `admission`'s.
+    fn to_at_once(self, rcpt_max: Option<u32>) -> &'a [Address] {
+        let most = rcpt_max.map_or(usize::MAX, |limit| limit as usize);
+        match self.policy {
+            RecipientPolicy::AllOrNothing => self.to,
+            RecipientPolicy::AcceptPartial => &self.to[..self.to.len().min(most)],
+        }
     }
 }
 
@@ -87,6 +66,7 @@ impl TimeLimits {
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) reply: Reply,
+    /// Of the recipients of [`Mail::to`], from the first on: a server may take no more of them at once.
     pub(crate) recipients: Vec<RecipientOutcome>,
 }
 
@@ -95,12 +75,14 @@ pub(crate) struct Accepted {
 pub(crate) struct Refused {
     pub(crate) failure: Failure,
     pub(crate) recipients: Vec<RecipientOutcome>,
+    /// How many recipients the transaction was for, answered or not.
+    pub(crate) offered_to: usize,
 }
 
 impl From<Failure> for Refused {
     /// Before any recipient was asked about.
     fn from(failure: Failure) -> Self {
-        Self { failure, recipients: Vec::new() }
+        Self { failure, recipients: Vec::new(), offered_to: 0 }
     }
 }
 
@@ -121,6 +103,7 @@ pub(crate) fn transact(
 
 fn carry(session: &mut Session, mail: &Mail<'_>, limits: &TimeLimits) -> Result<Accepted, Refused> {
     let mut transaction = Transaction {
+        to: mail.to_at_once(session.capabilities.rcpt_max),
         session,
         mail,
         stage: SendStage::Authenticated,
@@ -128,9 +111,11 @@ fn carry(session: &mut Session, mail: &Mail<'_>, limits: &TimeLimits) -> Result<
         mail_refusal: None,
         data: None,
     };
-    match transaction.run(limits) {
-        Ok(reply) => Ok(Accepted { reply, recipients: transaction.recipients }),
-        Err(failure) => Err(Refused { failure, recipients: transaction.recipients }),
+    let outcome = transaction.run(limits);
+    let (recipients, offered_to) = (transaction.recipients, transaction.to.len());
+    match outcome {
+        Ok(reply) => Ok(Accepted { reply, recipients }),
+        Err(failure) => Err(Refused { failure, recipients, offered_to }),
     }
 }
 
@@ -144,6 +129,8 @@ enum DataAnswer {
 struct Transaction<'s, 'm> {
     session: &'s mut Session,
     mail: &'m Mail<'m>,
+    /// The recipients of this transaction.
+    to: &'m [Address],
     stage: SendStage,
     /// What the server said to each RCPT so far.
     recipients: Vec<RecipientOutcome>,
@@ -162,8 +149,7 @@ impl Transaction<'_, '_> {
         if limits.send_by.remaining_at(limits.begins).is_zero() {
             return Err(Failure::new(Event::TooLate, self.stage));
         }
-        let Mail { envelope, content, .. } = *self.mail;
-        let parameters = admit(envelope, content, &self.session.capabilities)
+        let parameters = admit(self.mail, &self.session.capabilities)
             .map_err(|inadmissible| Failure::new(Event::Inadmissible(inadmissible), self.stage))?;
         self.session.wire.set_deadline_at(limits.begins, limits.send_by);
         self.session.in_step = false;
@@ -193,10 +179,9 @@ impl Transaction<'_, '_> {
     }
 
     /// Offers the envelope, in groups where the server takes that, and collects the replies.
-    fn envelope(&mut self, parameters: MailParameters) -> Result<(), Failure> {
-        let envelope = self.mail.envelope;
+    fn envelope(&mut self, parameters: MailParameters<'_>) -> Result<(), Failure> {
         let pipelining = self.session.capabilities.pipelining;
-        let recipients = envelope.to().len();
+        let recipients = self.to.len();
         self.recipients.reserve_exact(recipients);
         // A server counts the DATA behind a refused RCPT as one more error of ours (Postfix slows down from the tenth), so after a
         // refusal DATA waits for the recipients until a message has gone through.
@@ -213,8 +198,8 @@ impl Transaction<'_, '_> {
                 let before = out.len();
                 match sequence.at(next) {
                     Command::Rset => out.extend_from_slice(RSET),
-                    Command::Mail => command::mail(out, envelope.from(), parameters),
-                    Command::Rcpt(index) => command::rcpt(out, &envelope.to()[index]),
+                    Command::Mail => command::mail(out, self.mail.envelope.from(), parameters),
+                    Command::Rcpt(index) => command::rcpt(out, &self.to[index], parameters.dsn),
                     Command::Data => out.extend_from_slice(DATA),
                 }
                 if next > first && out.len() > MAX_GROUP_BYTES {
@@ -268,8 +253,8 @@ impl Transaction<'_, '_> {
             (Command::Rcpt(index), 200..300 | 400..) => {
                 let reply = to_reply(complete);
                 let status = self.status_of(reply.code());
-                let address = self.mail.envelope.to()[index].clone();
-                self.recipients.push(RecipientOutcome { address, status, reply });
+                let address = self.to[index].clone();
+                self.recipients.push(RecipientOutcome { address, status, reply: Some(reply) });
                 Ok(())
             }
             (Command::Data, 354) => {
@@ -297,6 +282,11 @@ impl Transaction<'_, '_> {
 
     fn accepted(&self) -> usize {
         self.recipients.iter().filter(|recipient| recipient.status == RecipientStatus::Accepted).count()
+    }
+
+    /// Whether every recipient of this transaction was asked for, and none accepted.
+    fn is_each_refused(&self) -> bool {
+        self.recipients.len() == self.to.len() && self.accepted() == 0
     }
 
     /// With every reply read, nothing may be left over.
@@ -344,22 +334,21 @@ impl Transaction<'_, '_> {
         }
         let is_enough = match self.mail.policy {
             RecipientPolicy::AllOrNothing => true,
-            RecipientPolicy::AcceptPartial => {
-                self.recipients.len() == self.mail.envelope.to().len() && self.accepted() == 0
-            }
+            RecipientPolicy::AcceptPartial => self.is_each_refused(),
         };
         let worst = self.recipients.iter().filter(|_| is_enough).max_by_key(|recipient| match recipient.status {
             RecipientStatus::Accepted => 0,
             RecipientStatus::RefusedForNow => 1,
-            RecipientStatus::Refused => 2,
+            _ => 2,
         })?;
+        let reply = worst.reply.as_ref()?;
         match worst.status {
             RecipientStatus::Accepted => None,
-            RecipientStatus::RefusedForNow if worst.reply.is_permanent() => {
+            RecipientStatus::RefusedForNow if reply.is_permanent() => {
                 let failure = Failure::new(Event::TooManyRecipients, self.stage);
-                Some(Failure { reply: Some(worst.reply.clone()), ..failure })
+                Some(Failure { reply: Some(reply.clone()), ..failure })
             }
-            _ => Some(Failure::refused(Step::Rcpt, worst.reply.clone(), self.stage)),
+            _ => Some(Failure::refused(Step::Rcpt, reply.clone(), self.stage)),
         }
     }
 

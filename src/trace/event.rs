@@ -280,17 +280,20 @@ impl TraceCause {
             Event::TooManyRecipients => "too_many_recipients",
             Event::BdatNotKnown => "bdat_not_known",
             Event::ResolverBusy => "resolver_busy",
+            Event::NoCredentials(_) => "no_credentials",
+            Event::Rotated => "credentials_rotated",
             Event::Spent => "spent",
             Event::Interrupted(_, Interrupt::Cancelled) => "cancelled",
             Event::Interrupted(_, Interrupt::Shutdown) => "shutdown",
         }
     }
 
-    /// The part of the dialogue, as a label: `resolve`, `connect`, `tls`, `greeting`, `ehlo`, `starttls`, `auth`, `rset`, `noop`,
+    /// The part of the dialogue, as a label: `credentials`, `resolve`, `connect`, `tls`, `greeting`, `ehlo`, `starttls`, `auth`, `rset`, `noop`,
     /// `mail`, `rcpt`, `data`, `content`, `end_of_data`.
     #[must_use]
     pub const fn during(&self) -> &'static str {
         match self.event.step() {
+            Step::Credentials => "credentials",
             Step::Resolve => "resolve",
             Step::Connect => "connect",
             Step::TlsHandshake => "tls",
@@ -344,7 +347,7 @@ impl fmt::Display for TraceCause {
             Step::Greeting => "greeting",
             Step::EndOfData => "last byte",
             Step::Content => "content",
-            Step::Resolve | Step::Connect | Step::TlsHandshake => "session",
+            Step::Credentials | Step::Resolve | Step::Connect | Step::TlsHandshake => "session",
             Step::Ehlo => "EHLO",
             Step::StartTls => "STARTTLS",
             Step::Auth => "AUTH",

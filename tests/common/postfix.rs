@@ -33,6 +33,7 @@ pub struct Postfix {
     directory: PathBuf,
     smtp_port: u16,
     tls_port: u16,
+    users: String,
     settings: String,
 }
 
@@ -43,10 +44,21 @@ impl Postfix {
 
     /// With further lines of main.cf, separated by semicolons.
     pub fn start_with(settings: &str) -> Self {
+        Self::start_for("", settings)
+    }
+
+    /// With further users of the same password, separated by blanks.
+    pub fn start_for(users: &str, settings: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("smtp-pool-postfix-{}-{number}", std::process::id()));
-        let postfix = Self { directory, smtp_port: free_port(), tls_port: free_port(), settings: settings.to_owned() };
+        let postfix = Self {
+            directory,
+            smtp_port: free_port(),
+            tls_port: free_port(),
+            users: users.to_owned(),
+            settings: settings.to_owned(),
+        };
         postfix.start_again();
         postfix
     }
@@ -55,6 +67,7 @@ impl Postfix {
         let started = self
             .script("start")
             .args([self.smtp_port.to_string(), self.tls_port.to_string()])
+            .env("SASL_USERS", &self.users)
             .env("POSTFIX_MAIN", &self.settings)
             .stdout(Stdio::null())
             .status()
@@ -111,6 +124,22 @@ impl Postfix {
     /// How many lines of the log hold `text`.
     pub fn logged(&self, text: &str) -> usize {
         self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// The user of the session that each message came over, by Message-ID.
+    pub fn users_of_messages(&self) -> HashMap<String, String> {
+        let log = self.log();
+        // "…/cleanup[1]: QUEUEID: message-id=<…>" and "…/smtpd[1]: QUEUEID: client=…, sasl_username=…".
+        let told = |process: &str, key: &str| -> HashMap<String, String> {
+            let lines = log.lines().filter(|line| line.contains(process)).filter_map(|line| {
+                let (id, rest) = line.split_once("]: ")?.1.split_once(": ")?;
+                let value = rest.split_once(key)?.1.split([',', '>']).next()?;
+                Some((id.to_owned(), value.to_owned()))
+            });
+            lines.collect()
+        };
+        let (ids, users) = (told("/cleanup[", "message-id=<"), told("/smtpd[", "sasl_username="));
+        ids.into_iter().filter_map(|(queue_id, id)| Some((id, users.get(&queue_id)?.clone()))).collect()
     }
 
     /// How many queue files with this Message-ID were taken into the queue. Meant for a settled queue.

@@ -170,7 +170,8 @@ fn recipients() -> Vec<Row> {
             .recipients(150)
             .partial()
             .script(from_101_on("452 4.5.3 too many recipients"))
-            .check(hundred_and_fifty)
+            .check(in_two_parts)
+            .transactions(2)
             .delivered(K),
         Row::new("F057", "150 RCPT, 452 from #101, all or nothing")
             .recipients(150)
@@ -182,7 +183,8 @@ fn recipients() -> Vec<Row> {
             .recipients(150)
             .partial()
             .script(from_101_on("552 5.5.3 too many recipients"))
-            .check(hundred_and_fifty)
+            .check(in_two_parts)
+            .transactions(2)
             .delivered(K),
         Row::new("F058", "552 on RCPT #101 after accepts, all or nothing")
             .recipients(150)
@@ -244,6 +246,16 @@ fn from_101_on(reply: &str) -> Script {
 
 fn hundred_and_fifty(seen: &Seen<'_>) -> Result<(), String> {
     outcomes(seen, &[[Accepted; 100].as_slice(), &[RefusedForNow; 50]].concat())
+}
+
+/// "OK + 50 temporary, or split": split, and nobody has it twice.
+fn in_two_parts(seen: &Seen<'_>) -> Result<(), String> {
+    outcomes(seen, &[Accepted; 150])?;
+    let messages = seen.server.messages();
+    let row = messages.iter().filter(|message| message.message_id() != Some("<next@example.com>"));
+    let stored: Vec<String> = row.flat_map(|message| message.recipients().to_vec()).collect();
+    let expected: Vec<String> = (1..=150).map(|number| format!("r{number}@example.com")).collect();
+    require(stored == expected, format!("stored for {stored:?}"))
 }
 
 fn outcomes(seen: &Seen<'_>, expected: &[RecipientStatus]) -> Result<(), String> {

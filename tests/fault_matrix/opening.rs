@@ -1,8 +1,10 @@
 //! F001–F031: faults while a session is being opened.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lettre::transport::smtp::authentication::Mechanism;
+use smtp_pool::Credentials;
 use smtp_pool::testing::{Action, CertificateKind, Script, Security, Stage};
 
 use super::harness::{
@@ -242,8 +244,27 @@ fn login() -> Vec<Row> {
             .script(Script::new().on(Stage::Auth, [say("334 ")]).on(Stage::AuthStep, [say("334 ")]))
             .check(few_steps)
             .fails(CC, S1, No, X, Host),
-        // "One token refresh" begins with credentials that are asked for anew, which `Host` does not offer yet.
-        row("F027", "XOAUTH2 334 and JSON, then 535")
+        row("F027", "XOAUTH2 334 and JSON, then 535, then a token that was asked for anew")
+            .server(|server| server.credentials("user", "token").auth_mechanisms(&["XOAUTH2"]))
+            .host(|host| {
+                let calls = AtomicUsize::new(0);
+                host.auth_mechanisms([Mechanism::Xoauth2]).credentials_with(move || {
+                    let is_first = calls.fetch_add(1, Ordering::SeqCst) == 0;
+                    Ok(Credentials::new("user", if is_first { "stale token" } else { "token" }))
+                })
+            })
+            .script(
+                Script::new()
+                    .once(Stage::Auth, [say("334 eyJzdGF0dXMiOiI0MDEifQ==")])
+                    .once(Stage::AuthStep, [say("535 5.7.8 token expired")]),
+            )
+            .check(|seen| {
+                let said = seen.dialogue.commands();
+                let logins = said.iter().filter(|line| line.starts_with("AUTH XOAUTH2 ")).count();
+                require(logins == 2, format!("{logins} logins on the connection, not one and one more"))
+            })
+            .delivered(K),
+        row("F027", "XOAUTH2 334 and JSON, then 535, and nobody to ask")
             .server(|server| server.credentials("user", "token").auth_mechanisms(&["XOAUTH2"]))
             .host(|host| host.credentials("user", "stale token").auth_mechanisms([Mechanism::Xoauth2]))
             .stays_wrong()

@@ -1,9 +1,10 @@
 //! SEC-21 to SEC-23: one pool's sessions, secrets and look-ups are nobody else's.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 use smtp_pool::testing::{Security, TestServer};
-use smtp_pool::{Host, SmtpSender};
+use smtp_pool::{Credentials, Host, SmtpSender};
 
 use crate::common::*;
 
@@ -87,6 +88,57 @@ fn sec_21_each_hosts_messages_are_its_own_users() {
         seen[index] += 1;
     }
     assert!(seen.iter().all(|&count| count > 0), "{seen:?}");
+}
+
+/// Two pools begin as the same user, and one of them goes from user to user: the messages of each, and the sessions of each, stay its own.
+#[test]
+fn sec_21_a_rotation_leaves_no_identity_behind_and_touches_no_other_pool() {
+    const ROTATIONS: usize = 20;
+    let users = users(ROTATIONS + 1);
+    let server = server_of(Security::ImplicitTls, &users);
+    let host = || implicit_tls(&server).credentials(&users[0].0, &users[0].1);
+    let (rotating, steady) = (sender(host()).max_size(3).build().unwrap(), sender(host()).max_size(3).build().unwrap());
+    let published = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let done = Flag::default();
+        let is_done = done.reader();
+        for thread in 0..4 {
+            let (rotating, steady, published, is_done) = (&rotating, &steady, &published, is_done.clone());
+            scope.spawn(move || {
+                for number in 0.. {
+                    let oldest = published.load(SeqCst);
+                    send(rotating, &format!("{oldest}.rotating.{thread}.{number}@isolation")).unwrap();
+                    send(steady, &format!("0.steady.{thread}.{number}@isolation")).unwrap();
+                    if is_done() {
+                        return;
+                    }
+                }
+            });
+        }
+        for (rotation, (user, password)) in users.iter().enumerate().skip(1) {
+            let before = server.messages().len();
+            rotating.rotate_credentials("127.0.0.1", Credentials::new(user, password)).unwrap();
+            published.store(rotation, SeqCst);
+            eventually("mail goes on", || server.messages().len() >= before + 16);
+        }
+        drop(done);
+    });
+    let mut seen = vec![0; users.len()];
+    for message in server.messages() {
+        let [oldest, pool, ..] = message.message_id().unwrap()[1..].split('.').collect::<Vec<_>>()[..] else {
+            panic!()
+        };
+        let (oldest, user) = (oldest.parse::<usize>().unwrap(), message.authenticated_as().unwrap());
+        let session: usize = user.strip_prefix("user").unwrap().parse().unwrap();
+        match pool {
+            "steady" => assert_eq!(session, 0, "{message:?}"),
+            _ => {
+                assert!(session >= oldest, "{message:?} went over a session of {user}");
+                seen[session] += 1;
+            }
+        }
+    }
+    assert!(seen[1..].iter().all(|&count| count > 0), "{seen:?}");
 }
 
 /// To the same port of the same server: encrypted where that is asked for, authenticated where there is a user, whoever came before.
@@ -326,14 +378,18 @@ mod sec_22_memory {
         holds("in a host", 1);
         let host = host.root_certificate(root).auth_mechanisms([mechanism]);
         let sender = sender(host).max_messages_per_connection(2).build().unwrap();
-        // Its options keep one, and what opens sessions another; both are overwritten in the end.
-        holds("in a sender", 2);
+        // Its options keep none: there is one place, where a rotation finds them.
+        holds("in a sender", 1);
         sender.warm_up().unwrap();
-        holds("after AUTH", 2);
+        holds("after AUTH", 1);
         for number in 0..3 {
             send(&sender, &format!("{number}@memory")).unwrap();
         }
-        holds("after three messages and another AUTH", 2);
+        holds("after three messages and another AUTH", 1);
+        if mechanism != Mechanism::Login {
+            sender.rotate_credentials("127.0.0.1", Credentials::new("somebody", "something else")).unwrap();
+            holds("after a rotation", 0);
+        }
         sender.shutdown(PATIENCE);
         drop(sender);
         holds("after the sender was dropped", 0);

@@ -22,8 +22,8 @@
 //! | SEC-18 no HELO | `starttls::sec_18_there_is_no_fall_back_to_helo` |
 //! | SEC-19 mechanisms | `auth::sec_19_only_mechanisms_that_are_allowed` |
 //! | SEC-20 endless 334 | `auth::sec_20_no_challenge_after_another` |
-//! | SEC-21 one pool, one identity | `isolation::sec_21_…` (three). There is no rotation of credentials yet |
-//! | SEC-22 secrets in memory | `isolation::sec_22_no_secret_stays_in_memory` (Linux). Out of reach: the buffers of the TLS library and of the kernel, and strings of the caller's own |
+//! | SEC-21 one pool, one identity | `isolation::sec_21_…` (four, one of them with rotated credentials); `rotation.rs`, `rotation_under_load_begins_no_message_on_an_old_session` and the rest of it |
+//! | SEC-22 secrets in memory | `isolation::sec_22_no_secret_stays_in_memory` (Linux), also of credentials that were rotated. Out of reach: the buffers of the TLS library and of the kernel, and strings of the caller's own |
 //! | SEC-23 DNS that hangs | `src/smtp/resolve.rs`, `a_hanging_name_server_holds_nobody_past_the_deadline_and_piles_up_no_threads`; `isolation::sec_23_a_name_server_that_never_answers_costs_a_thread_for_each_host` (Linux, as root; otherwise it says that it did not run) |
 //! | SEC-24 rebinding | `tls::sec_10_sec_24_…` |
 //! | SEC-25 8-bit and UTF-8 | `replies::sec_25_what_is_not_offered_is_not_sent` |

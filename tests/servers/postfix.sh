@@ -13,7 +13,8 @@
 #   tempfail*@example.com     450 at RCPT             bye*@example.com       421 at RCPT, and the connection is closed
 #   anybody@elsewhere         554 without AUTH; with it, accepted and thrown away
 #
-# Environment: POSTFIX_MAIN='name = value;name = value' adds lines to main.cf, with start and with reload.
+# Environment: SASL_USERS='name name' are further users @example.com with the same password, from the first start in DIR on;
+# POSTFIX_MAIN='name = value;name = value' adds lines to main.cf, with start and with reload.
 . "$(dirname "$0")/common.sh"
 parse_arguments "$@"
 need_installed postfix
@@ -73,8 +74,10 @@ sasl_plugins=${sasl_plugins#:}
 printf '%s\n' 'pwcheck_method: auxprop' 'auxprop_plugin: sasldb' "sasldb_path: $dir/sasl/sasldb2" \
     'mech_list: PLAIN LOGIN' >"$dir/etc/sasl/smtpd.conf"
 if [ ! -s "$dir/sasl/sasldb2" ]; then
-    printf secret | SASL_PATH=$sasl_plugins "$packages/sasl2-bin/usr/sbin/saslpasswd2" -c -p \
-        -f "$dir/sasl/sasldb2" -u example.com user
+    for user in user ${SASL_USERS:-}; do
+        printf secret | SASL_PATH=$sasl_plugins "$packages/sasl2-bin/usr/sbin/saslpasswd2" -c -p \
+            -f "$dir/sasl/sasldb2" -u example.com "$user"
+    done
 fi
 chown "root:$postfix_user" "$dir/sasl/sasldb2"
 chmod 640 "$dir/sasl/sasldb2"

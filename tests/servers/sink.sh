@@ -20,7 +20,9 @@ if [ -n "${SINK_KEEPS:-}" ]; then
     mkdir -p "$dir/mail"
     chmod 755 "$dir"
     chown nobody "$dir/mail"
-    keeping=(-d "$dir/mail/%s.")
+    # Its random numbers are the same after each start, and it gives up where a file is there already: one that is started again within
+    # a second needs names of its own.
+    keeping=(-d "$dir/mail/%s.$$.")
 fi
 export LD_LIBRARY_PATH=$packages/postfix/usr/lib/postfix
 "$packages/postfix/usr/sbin/smtp-sink" -u nobody "${keeping[@]}" -h localhost "127.0.0.1:${ports[0]}" 512 \

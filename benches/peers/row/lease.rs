@@ -104,7 +104,8 @@ fn their_pool() -> r2d2::Pool<Bare> {
 fn acquire(pool: &Pool<Bare>) -> Lease<Bare> {
     let now = clock::now();
     let deadline = Deadline::at(now, MINUTE);
-    let request = Request { deadline, avoid: HostSet::new(), fresh: false, only: None, cancel: None };
+    let request =
+        Request { deadline, avoid: HostSet::new(), fresh: false, only: None, waits_out_cooldowns: true, cancel: None };
     pool.acquire_at(now, request, &mut ()).unwrap_or_else(|error| panic!("{error:?}"))
 }
 

@@ -115,10 +115,10 @@ impl<'a> Replay<'a> {
         self.end(Some(kind), Connected, code);
     }
 
-    /// A reply in the opening that must be `wanted`, alone. A refusal is of the kind that `refusal` makes of its code.
-    fn expect(&mut self, wanted: u16, refusal: impl Fn(u16) -> FailureKind) -> Option<naive::Reply> {
+    /// A reply in the opening that must be a `wanted` one, alone. A refusal is of the kind that `refusal` makes of its code.
+    fn expect(&mut self, wanted: impl Fn(u16) -> bool, refusal: impl Fn(u16) -> FailureKind) -> Option<naive::Reply> {
         match self.read() {
-            Ok(reply) if reply.code == wanted && self.heard.is_empty() => return Some(reply),
+            Ok(reply) if wanted(reply.code) && self.heard.is_empty() => return Some(reply),
             Ok(reply) if reply.code == 221 || reply.code >= 400 => {
                 self.no_session(refusal(reply.code), Some(reply.code), true);
             }
@@ -129,9 +129,13 @@ impl<'a> Replay<'a> {
 
     /// Greeting, EHLO, STARTTLS, AUTH. Whether there is a session.
     fn open(&mut self) -> Option<()> {
-        self.expect(220, |_| HostUnavailable)?;
+        self.expect(|code| code == 220, |_| HostUnavailable)?;
         self.write("EHLO me.example\r\n");
-        let ehlo = self.expect(250, |code| if code >= 500 { PermanentFailure } else { HostUnavailable })?;
+        // RFC 5321 §4.3.2 has 250, and §4.2 has the first digit decide; 220 is what a greeting says, 221 what the end does.
+        let ehlo = self.expect(
+            |code| matches!(code, 200..300) && !matches!(code, 220 | 221),
+            |code| if code >= 500 { PermanentFailure } else { HostUnavailable },
+        )?;
         self.offered = naive::offered(&ehlo);
         match self.settings.security {
             Security::StartTls if !self.offered.starttls => {
@@ -219,16 +223,23 @@ impl<'a> Replay<'a> {
     fn send(&mut self) {
         let Settings { recipients, partial, .. } = *self.settings;
         let content = self.settings.content();
-        let needs_too_much = (!content.is_ascii() && !self.offered.eight_bit_mime)
+        // RFC 1870 §3: every CR LF counts, no dot that is stuffed.
+        let size = naive::normalised(&content).len();
+        // RFC 9422: RCPTMAX bounds the recipients of one transaction, which is all that is asked for here. With all of them or none
+        // there is nothing to begin then.
+        let most = self.offered.rcpt_max.map_or(usize::MAX, |limit| limit as usize);
+        let needs_too_much = (recipients > most && !partial)
+            || (!content.is_ascii() && !self.offered.eight_bit_mime)
             || (self.settings.foreign_recipient && !self.offered.smtp_utf8)
-            || self.offered.size_limit.is_some_and(|limit| content.len() as u64 > limit);
+            || self.offered.size_limit.is_some_and(|limit| size as u64 > limit);
         if needs_too_much {
             return self.end(Some(PermanentFailure), Authenticated, None);
         }
+        let recipients = recipients.min(most);
         self.in_step = false;
         let mut mail = "MAIL FROM:<from@example.com>".to_owned();
         if self.offered.size {
-            mail += &format!(" SIZE={}", content.len());
+            mail += &format!(" SIZE={size}");
         }
         if !content.is_ascii() {
             mail += " BODY=8BITMIME";
@@ -237,7 +248,7 @@ impl<'a> Replay<'a> {
             mail += " SMTPUTF8";
         }
         let mut commands = vec![mail];
-        commands.extend(self.settings.addresses().iter().map(|address| format!("RCPT TO:<{address}>")));
+        commands.extend(self.settings.addresses()[..recipients].iter().map(|address| format!("RCPT TO:<{address}>")));
         if self.reset_owed {
             commands.insert(0, "RSET".to_owned());
         }

@@ -7,7 +7,7 @@ use serde_core::ser::{Serialize, Serializer};
 
 use super::node::{Node, check_keys, shown_key};
 use super::setting::{self, Setting};
-use crate::options::{Host, OptionsError, Secret, Security, url};
+use crate::options::{Credentials, Host, Login, OptionsError, Security, url};
 
 const NAMES: &[&str] = &[
     "url",
@@ -32,6 +32,9 @@ const CREDENTIALS: &[&str] = &["user", "password"];
 
 /// Stands in a written file for what is not written.
 const REDACTED: &str = "redacted";
+
+/// Stands there for what the program supplies, and no file can.
+const SUPPLIED: &str = "supplied";
 
 /// Whether `key` belongs into an entry of `hosts`; a URL does.
 pub(super) fn has_key(key: &str) -> bool {
@@ -62,10 +65,10 @@ fn from_table(entries: &[(String, Node)]) -> Result<Host, OptionsError> {
     for (key, node) in entries {
         match key.as_str() {
             "port" => host.port = setting::read(key, node)?,
-            "credentials" if host.secret.is_some() => {
+            "credentials" if host.login.is_some() => {
                 return Err(OptionsError::new(key, "beside a URL that has some", "must be given once"));
             }
-            "credentials" => host.secret = Some(credentials(node).map_err(|fault| fault.within(key))?),
+            "credentials" => host.login = Some(Login::Fixed(credentials(node).map_err(|fault| fault.within(key))?)),
             "auth_mechanisms" => host.auth_mechanisms = setting::read(key, node)?,
             "hello_name" => host.hello_name = Some(setting::read(key, node)?),
             "priority" => host.priority = setting::read(key, node)?,
@@ -106,13 +109,18 @@ fn named<'n>(get: impl Fn(&str) -> Option<&'n Node>) -> Result<Host, OptionsErro
     })
 }
 
-fn credentials(node: &Node) -> Result<Secret, OptionsError> {
+fn credentials(node: &Node) -> Result<Credentials, OptionsError> {
     let entries = match node {
         Node::Table(entries) => entries,
         Node::Text(text) if **text == REDACTED => {
             let rule =
                 "must be a table of user and password; a file that was written by the program does not hold them";
             return Err(OptionsError::new("", REDACTED, rule));
+        }
+        Node::Text(text) if **text == SUPPLIED => {
+            let rule =
+                "must be a table of user and password; a supplier is set by the program, with `credentials_with`";
+            return Err(OptionsError::new("", SUPPLIED, rule));
         }
         _ => return Err(OptionsError::new("", "not shown", "must be a table of user and password")),
     };
@@ -125,7 +133,7 @@ fn credentials(node: &Node) -> Result<Secret, OptionsError> {
         node.text().ok_or_else(|| OptionsError::new(name, "not shown", "must be text, in quotes"))
     };
     let (user, password) = (part("user")?, part("password")?);
-    Ok(Secret::new(user.to_owned(), password.to_owned()))
+    Ok(Credentials::new(user, password))
 }
 
 fn certificates(key: &str, node: &Node) -> Result<Vec<Vec<u8>>, OptionsError> {
@@ -147,7 +155,7 @@ pub(super) fn write(host: &Host) -> Node {
         name,
         port,
         security,
-        secret,
+        login,
         auth_mechanisms,
         hello_name,
         priority,
@@ -169,7 +177,7 @@ pub(super) fn write(host: &Host) -> Node {
         ("name", Some(name.write())),
         ("security", Some(security.write())),
         ("port", Some(port.write())),
-        ("credentials", secret.as_ref().map(|_| redacted())),
+        ("credentials", login.as_ref().map(|login| Node::from_text(shown(login)))),
         ("auth_mechanisms", (*auth_mechanisms != usual.auth_mechanisms).then(|| auth_mechanisms.write())),
         ("hello_name", hello_name.as_ref().map(Setting::write)),
         ("priority", (*priority != usual.priority).then(|| priority.write())),
@@ -188,6 +196,13 @@ pub(super) fn write(host: &Host) -> Node {
         ("dangerous_accept_invalid_hostnames", accept_invalid_hostnames.then(|| accept_invalid_hostnames.write())),
     ];
     Node::Table(entries.into_iter().filter_map(|(key, node)| Some((key.to_owned(), node?))).collect())
+}
+
+const fn shown(login: &Login) -> &'static str {
+    match login {
+        Login::Fixed(_) => REDACTED,
+        Login::Supplied(_) => SUPPLIED,
+    }
 }
 
 /// The text of a certificate, which may have been given as DER.

@@ -365,7 +365,7 @@ fn whoever_keeps_time_is_told_of_the_next_cooldown_too() {
     // The first cooldown ends while no place is free: now there is no time to keep.
     assert_eq!(desk.state.tick(&errand, desk.now, &mut desk.fx), errand.request.deadline.instant());
     // The next one begins, and is to end after the first one did.
-    desk.state.lasting_refusal(records[0].host, records[0].id, "no".into(), desk.now, &mut desk.fx);
+    desk.state.lasting_refusal(records[0].host, records[0].id, 0, "no".into(), desk.now, &mut desk.fx);
     assert!(desk.fx.nudge.as_ref().is_some_and(|nudged| Arc::ptr_eq(nudged, &slot)));
     assert_eq!(desk.state.tick(&errand, desk.now, &mut desk.fx), desk.now + SECOND * 300);
 }

@@ -5,7 +5,7 @@
 
 #![expect(clippy::significant_drop_tightening, reason = "the books are looked at as a whole")]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{self, AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::pool::shared::Shared;
 use crate::pool::tests::fake::{limits, plan};
 use crate::pool::{AcquireError, Close, Connector, Fate, HostPlan, Lease, Limits, OpenError, Pool, Renewal, Request};
 use crate::simulation::{Order, Plan, Planned, explore, sleep};
-use crate::stats::DiscardReason;
+use crate::stats::{DiscardReason, HostState};
 use crate::sync::{JoinHandle, Mutex, spawn};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -60,6 +60,8 @@ struct Yard {
     luck: Box<dyn Fn() -> Luck + Send + Sync>,
     /// Out of 256 connections, so many are found dead.
     mortality: u8,
+    /// Told of each connection that is begun to be opened.
+    on_open: Option<Box<dyn Fn(u64) + Send + Sync>>,
     pool: OnceLock<Weak<Shared<Self>>>,
     told: Arc<Told>,
 }
@@ -99,7 +101,14 @@ impl Drop for Wire {
 
 impl Yard {
     fn new(luck: impl Fn() -> Luck + Send + Sync + 'static) -> Self {
-        Self { book: Arc::default(), luck: Box::new(luck), mortality: 0, pool: OnceLock::new(), told: Arc::default() }
+        Self {
+            book: Arc::default(),
+            luck: Box::new(luck),
+            mortality: 0,
+            on_open: None,
+            pool: OnceLock::new(),
+            told: Arc::default(),
+        }
     }
 
     /// What a callback of an application may do.
@@ -123,6 +132,9 @@ impl Connector for Yard {
             Wire { id, book: Arc::clone(&self.book) }
         };
         self.call_back();
+        if let Some(on_open) = &self.on_open {
+            on_open(id);
+        }
         match (self.luck)() {
             Luck::Opens => Ok(wire),
             Luck::Fails(blame) => Err(OpenError { error: "no luck".to_owned(), blame }),
@@ -598,4 +610,97 @@ fn a_cancelled_waiter_leaves_at_once_and_its_gift_goes_on() {
         pool.close();
         assert_at_rest(&pool);
     });
+}
+
+/// Credentials that are rotated while callers come and go: whoever has a lease, and looks whether it is current before it begins, never
+/// begins on a connection that was opened before a rotation which had returned by then; and nothing is lost by it.
+fn rotate_under_load(plan: fn(u64) -> Plan, unlucky: bool) {
+    explore(1_500, plan, HOUR, move |seed| {
+        let max_size = 1 + fastrand::usize(..2);
+        let limits = Limits { min_idle: fastrand::usize(..=1), keepalive_interval: Some(MILLI), ..limits(max_size) };
+        // What each connection logs in with is what is in force when it is opened, as the connector sees it.
+        let in_force = Arc::new(Mutex::new(0_u64));
+        let secrets = Arc::new(Mutex::new(HashMap::new()));
+        let luck = move || match unlucky && fastrand::u8(..) < 60 {
+            // Refused, perhaps only because they were the old ones.
+            true => Luck::Fails(Blame::Credentials),
+            false => Luck::Opens,
+        };
+        let yard = Yard {
+            on_open: Some(Box::new({
+                let (in_force, secrets) = (Arc::clone(&in_force), Arc::clone(&secrets));
+                move |id| {
+                    let secret = *in_force.lock();
+                    secrets.lock().insert(id, secret);
+                }
+            })),
+            ..Yard::new(luck)
+        };
+        let pool = open(yard, 1, limits, seed % 2 == 0);
+        // What was in force when the last rotation returned.
+        let published = Arc::new(Mutex::new(0_u64));
+        let callers = (0..3).map(|_| {
+            let (pool, secrets, published) = (pool.clone(), Arc::clone(&secrets), Arc::clone(&published));
+            task(move || {
+                for _ in 0..2 {
+                    let newest = *published.lock();
+                    let mut got = acquire(&pool, request()).expect("no panic");
+                    while let Ok(lease) = &got {
+                        // Whatever is published from here on may be news to a message that has begun.
+                        let newest_yet = *published.lock();
+                        if lease.is_current() {
+                            let secret = secrets.lock()[&lease.id()];
+                            assert!(secret >= newest.max(newest_yet), "{secret} after {newest} and {newest_yet}");
+                            break;
+                        }
+                        let old = got.unwrap_or_else(|_| unreachable!());
+                        pool.connector().book.lock().lent.remove(&old.id());
+                        got = old.renew(Renewal::Rotated, request(), &mut ());
+                        if let Ok(lease) = &got {
+                            assert!(pool.connector().book.lock().lent.insert(lease.id()), "in two hands");
+                        }
+                    }
+                    match got {
+                        Ok(lease) => {
+                            if fastrand::bool() {
+                                sleep(MILLI);
+                            }
+                            end(&pool, lease, ENDS[fastrand::usize(..4)]);
+                        }
+                        Err(AcquireError::Unavailable { .. }) if unlucky => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            })
+        });
+        let callers: Vec<_> = callers.collect();
+        for rotation in 1..=3 {
+            *in_force.lock() = rotation;
+            pool.rotate_credentials(HostId(0));
+            *published.lock() = rotation;
+            // What was refused was refused to the old ones, as far as anybody knows.
+            if unlucky && rotation == 3 {
+                assert!(
+                    !matches!(pool.status().hosts[0].state, HostState::Probing),
+                    "a probe with the old ones bars all"
+                );
+            }
+            sleep(MILLI * fastrand::u32(..3));
+        }
+        join(callers);
+        pool.close();
+        assert!(pool.join(Deadline::after(HOUR)) && pool.wait_drained(Deadline::after(HOUR)));
+        assert_at_rest(&pool);
+    });
+}
+
+#[test]
+fn no_message_begins_on_an_old_session_after_a_rotation_in_any_interleaving() {
+    rotate_under_load(by_turns, false);
+}
+
+#[test]
+fn a_rotation_while_old_credentials_are_refused_loses_nothing_in_any_interleaving() {
+    rotate_under_load(by_turns, true);
+    rotate_under_load(in_haste, true);
 }

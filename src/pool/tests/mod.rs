@@ -7,12 +7,14 @@ mod failures;
 mod fake;
 mod handoff;
 mod hosts;
+mod identity;
 #[cfg(simulation)]
 mod interleaving;
 mod maintenance;
 mod model;
 mod observing;
 mod other_pools;
+mod outwaiting;
 mod reserve;
 mod retiring;
 mod rotation;

@@ -89,7 +89,7 @@ fn no_history_breaks_an_invariant() {
     for count in [seen.leases, seen.gifts, seen.refusals, seen.probes_of_hosts] {
         assert!(count >= cases as usize / 2, "{seen:?}");
     }
-    for count in [seen.asked, seen.reserve, seen.dead] {
+    for count in [seen.asked, seen.reserve, seen.dead, seen.outdated] {
         assert!(count >= cases as usize / 50, "{seen:?}");
     }
 }

@@ -26,7 +26,7 @@ impl Transaction<'_, '_> {
         let Some(single) = &self.session.single else { return false };
         // With a second recipient the message would go to the half that was accepted. After a refusal DATA is not pipelined
         // either, and RSET is owed, which must be answered by 250 before anything rests on it.
-        let fits = self.mail.envelope.to().len() == 1
+        let fits = self.to.len() == 1
             && self.mail.content.len() <= SMALL
             && self.session.refused_in_a_row == 0
             && !self.session.reset_owed
@@ -38,7 +38,11 @@ impl Transaction<'_, '_> {
     }
 
     /// Sends the message in one write, and reads the answers.
-    pub(super) fn leave_at_once(&mut self, parameters: MailParameters, limits: &TimeLimits) -> Result<Reply, Failure> {
+    pub(super) fn leave_at_once(
+        &mut self,
+        parameters: MailParameters<'_>,
+        limits: &TimeLimits,
+    ) -> Result<Reply, Failure> {
         self.compose(parameters);
         self.recipients.reserve_exact(1);
         self.commit(limits, limits.begins);
@@ -47,11 +51,10 @@ impl Transaction<'_, '_> {
     }
 
     /// Puts the whole message into the buffer.
-    fn compose(&mut self, parameters: MailParameters) {
-        let envelope = self.mail.envelope;
+    fn compose(&mut self, parameters: MailParameters<'_>) {
         let out = &mut self.session.wire.out;
-        command::mail(out, envelope.from(), parameters);
-        command::rcpt(out, &envelope.to()[0]);
+        command::mail(out, self.mail.envelope.from(), parameters);
+        command::rcpt(out, &self.to[0], parameters.dsn);
         // The count stands in front of what it counts, so it is known too late. Counting what was written, and moving it behind
         // the command, leaves no room for a second opinion of what is written.
         let start = out.len();
@@ -129,7 +132,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::endpoint::Endpoint;
-    use crate::options::RecipientPolicy;
+    use crate::options::{Dsn, DsnReturn, Notify, RecipientDsn, RecipientPolicy};
     use crate::smtp::capabilities::Capabilities;
     use crate::smtp::session::Session;
     use crate::smtp::single_round_trip::WillingHost;
@@ -174,12 +177,14 @@ mod tests {
             let to = (0..self.recipients).map(|number| format!("{number}@example.com").parse().unwrap());
             let envelope = Envelope::new(None, to.collect()).unwrap();
             let content = vec![b'\n'; self.octets];
-            let mail = Mail { envelope: &envelope, content: &content, policy: RecipientPolicy::AcceptPartial };
+            let (to, policy) = (envelope.to(), RecipientPolicy::AcceptPartial);
+            let mail = Mail { envelope: &envelope, to, content: &content, policy, dsn: None };
             let now = clock::now();
             let limits = TimeLimits { commit_by: self.commit_by, ..TimeLimits::new(now, None, now, HOUR, HOUR) };
             let mut transaction = Transaction {
                 session: &mut session,
                 mail: &mail,
+                to,
                 stage: SendStage::Authenticated,
                 recipients: Vec::new(),
                 mail_refusal: None,
@@ -244,7 +249,7 @@ mod tests {
     #[test]
     fn a_write_that_fails_leaves_the_outcome_unknown_unless_a_refusal_stands_to_be_read() {
         let after = |before| {
-            let plain = MailParameters { size: None, eight_bit_mime: false, smtp_utf8: false };
+            let plain = MailParameters::default();
             let case = Case { before, ..Case::default() };
             case.with(|transaction, limits| transaction.leave_at_once(plain, limits).unwrap_err())
         };
@@ -270,9 +275,14 @@ mod tests {
         let longest = format!("{}@{}", "l".repeat(64), vec!["d".repeat(61); 4].join("."));
         let envelope = Envelope::new(Some(longest.parse().unwrap()), vec![longest.parse().unwrap()]).unwrap();
         let mut out = Vec::new();
-        let parameters = MailParameters { size: Some(usize::MAX), eight_bit_mime: true, smtp_utf8: true };
+        let original = RecipientDsn::new().original_recipient("o".repeat(493)).unwrap();
+        let everything = Notify::SUCCESS | Notify::FAILURE | Notify::DELAY;
+        let dsn = Dsn::new().content(DsnReturn::Full).notify(everything).envelope_id("e".repeat(100)).unwrap();
+        let dsn = dsn.recipient(longest.parse().unwrap(), original);
+        let parameters =
+            MailParameters { size: Some(usize::MAX), eight_bit_mime: true, smtp_utf8: true, dsn: Some(&dsn) };
         command::mail(&mut out, envelope.from(), parameters);
-        command::rcpt(&mut out, &envelope.to()[0]);
+        command::rcpt(&mut out, &envelope.to()[0], parameters.dsn);
         command::bdat_last(&mut out, usize::MAX);
         // Every line feed of theirs becomes two bytes, and none is at the end.
         BodyEncoder::counted(&[&[b'\n'; SMALL - 1][..], b"x"].concat()).fill(&mut out, usize::MAX);

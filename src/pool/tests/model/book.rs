@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::health::{Health, HostBook, Pause};
 use super::steps::Setup;
+use crate::blame::Blame;
 use crate::stats::DiscardReason;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +34,14 @@ pub(super) struct Connection {
     pub(super) was_idle: bool,
     pub(super) messages: u32,
     pub(super) probes: u32,
+    /// How often its host's credentials had been replaced when it was begun to be opened.
+    pub(super) generation: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Opening {
     pub(super) host: usize,
+    pub(super) generation: u64,
     /// The connection that is to be closed before.
     pub(super) replaces: Option<u64>,
 }
@@ -242,7 +246,18 @@ impl Book {
         let lifetime = self.setup.max_lifetime.map(ms);
         assert!(lifetime.is_none_or(|lifetime| it.opened + lifetime > self.now), "connection {id} is too old");
         assert!(it.messages < self.message_limit(it.host), "connection {id} has carried enough");
+        assert!(!self.is_outdated(it), "connection {id} has credentials that were replaced");
         self.set(id, Place::Leased);
+    }
+
+    /// Whether it was opened, or may have been, with credentials that the host does not have any more.
+    pub(super) fn is_outdated(&self, it: &Connection) -> bool {
+        it.generation != self.hosts[it.host].generation
+    }
+
+    /// Whether what was refused is not what the next one logs in with.
+    pub(super) fn is_outdated_refusal(&self, host: usize, generation: u64, blame: Blame) -> bool {
+        blame == Blame::Credentials && generation != self.hosts[host].generation
     }
 
     pub(super) fn message_limit(&self, host: usize) -> u32 {
@@ -267,7 +282,9 @@ impl Book {
     }
 
     pub(super) fn begin(&mut self, id: u64, host: usize, replaces: Option<u64>) -> bool {
-        assert!(self.openings.insert(id, Opening { host, replaces }).is_none(), "number {id} is used twice");
+        let generation = self.hosts[host].generation;
+        let begun = self.openings.insert(id, Opening { host, generation, replaces });
+        assert!(begun.is_none(), "number {id} is used twice");
         assert!(!self.connections.contains_key(&id), "number {id} is used twice");
         self.hosts[host].begun(id, self.now)
     }
@@ -280,7 +297,7 @@ impl Book {
 
     /// The connection is there. True if that ends a pause.
     pub(super) fn opened(&mut self, id: u64) -> bool {
-        let Opening { host, .. } = self.openings.remove(&id).expect("it was being opened");
+        let Opening { host, generation, .. } = self.openings.remove(&id).expect("it was being opened");
         self.created += 1;
         let now = self.now;
         let it = Connection {
@@ -295,6 +312,7 @@ impl Book {
             was_idle: false,
             messages: 0,
             probes: 0,
+            generation,
         };
         self.connections.insert(id, it);
         let live = self.live(host);
@@ -333,6 +351,7 @@ impl Book {
                 let is_idle = it.place == Place::Idle;
                 assert!(!is_idle || it.messages >= self.message_limit(it.host), "{} message(s)", it.messages);
             }
+            DiscardReason::CredentialsRotated => assert!(self.is_outdated(it), "connection {id} is up to date"),
             DiscardReason::Evicted => assert_eq!(it.place, Place::Idle, "connection {id} is evicted"),
             DiscardReason::Shutdown => assert!(self.is_shut_down, "connection {id}"),
             _ => {}

@@ -34,6 +34,8 @@ impl Play {
         let mut idle: Vec<u64> = state.hosts.idle().map(|held| held.record.id).collect();
         idle.sort_unstable();
         assert!(idle.iter().copied().eq(book.ids(&[Place::Idle])), "I2: what is idle");
+        let outdated = book.all_idle().find(|id| book.is_outdated(&book.connections[id]));
+        assert!(outdated.is_none(), "connection {outdated:?} is kept for the next message, with credentials of before");
         let counted = (status.created, status.create_failures, status.exhausted);
         assert_eq!(counted, (book.created, book.failed, book.exhausted), "I19: created, failed, exhausted");
         for (reason, count) in status.discarded.iter() {

@@ -29,6 +29,10 @@ pub(super) struct HostBook {
     pub(super) health: Health,
     pub(super) failures: u32,
     rounds: i32,
+    /// Whether it pauses because its credentials were refused.
+    is_of_credentials: bool,
+    /// How often its credentials were replaced.
+    pub(super) generation: u64,
     is_exponential: bool,
 }
 
@@ -46,6 +50,8 @@ impl HostBook {
             health: Health::Up,
             failures: 0,
             rounds: 0,
+            is_of_credentials: false,
+            generation: 0,
             is_exponential: setup.exponential,
         }
     }
@@ -88,11 +94,24 @@ impl HostBook {
         self.health = Health::Up;
         self.failures = 0;
         self.rounds = 0;
+        self.is_of_credentials = false;
         !was_up
     }
 
+    /// The credentials are others. True if that ends a pause.
+    pub(super) fn rotated(&mut self) -> bool {
+        self.generation += 1;
+        let ends = self.is_of_credentials;
+        if ends {
+            self.health = Health::Up;
+            (self.failures, self.rounds, self.is_of_credentials) = (0, 0, false);
+        }
+        ends
+    }
+
     /// The host is to blame for what happened to connection `id`: the pause that has to follow.
-    pub(super) fn failed(&mut self, id: u64, is_lasting: bool, now: Instant) -> Pause {
+    pub(super) fn failed(&mut self, id: u64, blame: Blame, now: Instant) -> Pause {
+        let is_lasting = matches!(blame, Blame::HostForLong | Blame::Credentials);
         self.failures += 1;
         let is_news = match self.health {
             Health::Up => true,
@@ -103,6 +122,7 @@ impl HostBook {
         if !is_news {
             return None;
         }
+        self.is_of_credentials = blame == Blame::Credentials;
         if !matches!(self.health, Health::Pausing { .. }) {
             self.rounds += 1;
         }

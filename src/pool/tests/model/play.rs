@@ -12,6 +12,7 @@ use super::watched::Sums;
 use crate::blame::Blame;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
+use crate::pool::changes::Arrival;
 use crate::pool::effects::{Effects, Event};
 use crate::pool::errand::{Errand, HostSet, Request, Ticket};
 use crate::pool::held::{Held, Record};
@@ -30,6 +31,7 @@ pub(super) struct Tally {
     pub(super) asked: usize,
     pub(super) reserve: usize,
     pub(super) dead: usize,
+    pub(super) outdated: usize,
 }
 
 impl Add for Tally {
@@ -44,6 +46,7 @@ impl Add for Tally {
             asked: self.asked + other.asked,
             reserve: self.reserve + other.reserve,
             dead: self.dead + other.dead,
+            outdated: self.outdated + other.outdated,
         }
     }
 }
@@ -203,11 +206,16 @@ impl Play {
                 self.book.hosts[host].message_limit = Some(known.min(messages));
                 self.change(|state, now, fx| state.learn_message_limit(HostId(host), messages, now, fx));
             }
+            Step::Rotate { host } => self.rotate(HostId(host % self.book.hosts.len())),
             Step::LastingRefusal { lease } => {
                 if let Some(at) = pick(lease, self.leases.len()) {
-                    let (host, id) = (self.leases[at].0.host, self.leases[at].0.id);
-                    self.book.due_pause = Some((host.0, self.book.hosts[host.0].failed(id, true, self.book.now)));
-                    self.change(|state, now, fx| state.lasting_refusal(host, id, Arc::from("no"), now, fx));
+                    let Record { host, id, generation, .. } = self.leases[at].0;
+                    if !self.book.is_outdated(&self.book.connections[&id]) {
+                        let pause = self.book.hosts[host.0].failed(id, Blame::Credentials, self.book.now);
+                        self.book.due_pause = Some((host.0, pause));
+                    }
+                    let no = || Arc::from("no");
+                    self.change(|state, now, fx| state.lasting_refusal(host, id, generation, no(), now, fx));
                 }
             }
             Step::ShutDown => {
@@ -289,6 +297,25 @@ impl Play {
         self.carry_out(Some((step, errand, Some(record.host.0))), fx);
     }
 
+    fn rotate(&mut self, host: HostId) {
+        let ends_a_pause = self.book.hosts[host.0].rotated();
+        let mut fx = Effects::new();
+        let generation = self.state.rotate_credentials(host, self.book.now, &mut fx);
+        assert_eq!(generation, self.book.hosts[host.0].generation);
+        let is_told = fx.events.iter().any(|event| matches!(event, Event::CooldownLeft { .. }));
+        assert_eq!(is_told, ends_a_pause, "whether it ends a pause");
+        self.carry_out(None, fx);
+    }
+
+    /// The caller has opened a connection with credentials that were replaced meanwhile.
+    fn reopen(&mut self, record: &Record, charge: Charge, errand: Errand) {
+        self.tally.outdated += 1;
+        self.book.hang_up(record.id);
+        let mut fx = Effects::new();
+        let step = self.state.outdated(record, charge, &errand, self.book.now, &mut fx);
+        self.carry_out(Some((step, errand, Some(record.host.0))), fx);
+    }
+
     fn connect(&mut self, mut grant: Grant<u64>, mut errand: Errand, end: Connecting) {
         if !matches!(end, Connecting::Panics { is_early: true }) {
             self.close_evicted(&mut grant);
@@ -301,11 +328,16 @@ impl Play {
                 let error = Arc::from("no");
                 let step = self.state.open_failed(&grant, blame, error, &mut errand, self.book.now, &mut fx);
                 let is_full = blame == Blame::Capacity && others > 0;
-                assert!(is_full || errand.tried.contains(grant.host), "it would be tried again in the same call");
+                let is_outdated = self.book.is_outdated_refusal(grant.host.0, grant.generation, blame);
+                let may_again = is_full || is_outdated;
+                assert!(may_again || errand.tried.contains(grant.host), "it would be tried again in the same call");
                 self.carry_out(Some((step, errand, None)), fx);
             }
             Connecting::Succeeds => {
                 let Some(record) = self.opens(&grant) else { return };
+                if self.book.is_outdated(&self.book.connections[&record.id]) {
+                    return self.reopen(&record, grant.charge, errand);
+                }
                 self.leases.push((record, errand.ticket));
                 self.tally.leases += 1;
             }
@@ -339,12 +371,17 @@ impl Play {
     pub(super) fn opens(&mut self, grant: &Grant<u64>) -> Option<Record> {
         let ends_a_pause = self.book.opened(grant.id);
         let mut fx = Effects::new();
-        let (record, is_open) = self.state.opened(grant, None, self.book.now, &mut fx);
+        let (record, arrival) = self.state.opened(grant, None, self.book.now, &mut fx);
         let is_told = fx.events.iter().any(|event| matches!(event, Event::CooldownLeft { .. }));
         assert_eq!(is_told, ends_a_pause, "whether it ends a pause");
-        assert_eq!((record.id, record.host, is_open), (grant.id, grant.host, !self.book.is_shut_down));
+        let expected = match self.book.is_outdated(&self.book.connections[&grant.id]) {
+            _ if self.book.is_shut_down => Arrival::TooLate,
+            true => Arrival::Outdated,
+            false => Arrival::Ready,
+        };
+        assert_eq!((record.id, record.host, arrival), (grant.id, grant.host, expected));
         self.carry_out(None, fx);
-        if is_open {
+        if arrival != Arrival::TooLate {
             return Some(record);
         }
         let held = Held { connection: record.id, record };
@@ -359,9 +396,9 @@ impl Play {
         self.book.failed += 1;
         let others = self.book.live(host) + self.book.connecting(host);
         let it = &mut self.book.hosts[host];
-        if HostBook::is_to_blame(blame, others) {
-            let is_lasting = matches!(blame, Blame::HostForLong | Blame::Credentials);
-            self.book.due_pause = Some((host, it.failed(grant.id, is_lasting, self.book.now)));
+        let is_outdated = blame == Blame::Credentials && grant.generation != it.generation;
+        if HostBook::is_to_blame(blame, others) && !is_outdated {
+            self.book.due_pause = Some((host, it.failed(grant.id, blame, self.book.now)));
         } else {
             it.abandoned(grant.id);
         }

@@ -113,6 +113,10 @@ pub(super) enum Step {
         host: usize,
         messages: u32,
     },
+    /// A host's credentials are replaced.
+    Rotate {
+        host: usize,
+    },
     /// A lent connection shows that no other to its host will do.
     LastingRefusal {
         lease: usize,
@@ -176,7 +180,7 @@ const fn how(chance: usize) -> How {
 /// A step from numbers, so that whatever they are made simpler to is one. Each range is as long as the step is frequent.
 // One strategy of numbers, because one of twenty strategies takes ten times as long as playing the step.
 fn step() -> impl Strategy<Value = Step> {
-    (0..312_u32, 0..6_usize, 0..60_u64, 0..4096_usize).prop_map(|(kind, which, time, chance)| match kind {
+    (0..318_u32, 0..6_usize, 0..60_u64, 0..4096_usize).prop_map(|(kind, which, time, chance)| match kind {
         0..42 => {
             // Most have no wish.
             let host = |chance: usize| (chance % 16).checked_sub(16 - HOSTS);
@@ -197,6 +201,7 @@ fn step() -> impl Strategy<Value = Step> {
         242..272 => Step::Tend,
         272..284 => Step::Answer { probe: which, is_alive: chance % 8 > 0 },
         284..310 => Step::Reserve { end: connecting(chance) },
+        310..316 => Step::Rotate { host: which },
         // What follows is short of much that can go wrong.
         _ => match chance % 12 {
             0..4 => Step::LearnMessageLimit { host: which, messages: [1, 2, 3, 4][chance / 12 % 4] },

@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::book::{Place, ms};
 use super::play::Play;
 use super::steps::{Connecting, Setup};
-use crate::blame::Blame;
 use crate::pool::effects::Effects;
 use crate::pool::held::Held;
 use crate::pool::slot::{Charge, Gift, Grant};
@@ -126,7 +125,8 @@ impl Play {
                     let failure = state.note_failure(&grant, blame, std::sync::Arc::from("no"), now, fx);
                     goes_on = state.refill_failed(failure, now, fx);
                 });
-                assert_eq!(goes_on, cools || blame == Blame::Host, "whether the next one would fare better");
+                let expected = cools || self.book.is_outdated_refusal(grant.host.0, grant.generation, blame);
+                assert_eq!(goes_on, expected, "whether the next one would fare better");
                 if !goes_on {
                     self.book.delay_reserve(Setup::FIRST_PAUSE);
                     self.end_refill(true);
