@@ -19,6 +19,7 @@ mod hosts;
 mod lease;
 mod levels;
 mod maintenance;
+mod news;
 mod permit;
 mod place;
 mod shared;

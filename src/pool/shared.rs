@@ -1,6 +1,5 @@
 //! The lock, and what is done around it: a caller's way from asking to a lease.
 
-use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -9,18 +8,16 @@ use std::vec;
 use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
-use crate::observer::{
-    CapacityLearned, ConnectionDiscarded, ConnectionFailed, ConnectionOpened, CooldownEntered, CooldownLeft,
-    LevelsChanged, MessageLimitLearned, Observers, ReconnectSuppressed, WaitersChanged,
-};
+use crate::observer::Observers;
 use crate::pool::changes::Arrival;
 use crate::pool::connector::{Close, Connector, OpenError};
 use crate::pool::crew::Crew;
-use crate::pool::effects::{Effects, Event};
+use crate::pool::effects::Effects;
 use crate::pool::errand::Errand;
 use crate::pool::held::Held;
 use crate::pool::lease::Lease;
-use crate::pool::levels::{Change, Changes};
+use crate::pool::levels::Changes;
+use crate::pool::news::News;
 use crate::pool::permit::OpenPermit;
 use crate::pool::place::WaitingPlace;
 use crate::pool::slot::{Charge, Gift, Refusal, RefusalReason};
@@ -210,66 +207,6 @@ impl<C: Connector> Shared<C> {
     /// Where a host is.
     pub(super) fn endpoint(&self, host: HostId) -> &Endpoint {
         &self.endpoints[host.0]
-    }
-
-    fn tell(&self, event: &Event) {
-        let observers = &self.observers;
-        match *event {
-            Event::Opened { host, id: connection_id, took } => {
-                let event = ConnectionOpened { host: self.endpoint(host), connection_id, took };
-                observers.tell(|observer| observer.connection_opened(&event));
-            }
-            Event::Discarded { host, id: connection_id, messages, lived, reason } => {
-                let host = self.endpoint(host);
-                let event = ConnectionDiscarded { host, connection_id, reason, lived, messages };
-                observers.tell(|observer| observer.connection_discarded(&event));
-            }
-            Event::OpenFailed { host, id: connection_id, took, ref error } => {
-                let event = ConnectionFailed { host: self.endpoint(host), connection_id, took, error };
-                observers.tell(|observer| observer.connection_failed(&event));
-            }
-            Event::CooldownEntered { host, pause, failures } => {
-                let event = CooldownEntered { host: self.endpoint(host), pause, failures };
-                observers.tell(|observer| observer.cooldown_entered(&event));
-            }
-            Event::CooldownLeft { host } => {
-                let event = CooldownLeft { host: self.endpoint(host) };
-                observers.tell(|observer| observer.cooldown_left(&event));
-            }
-            Event::CapacityLearned { host, connections } => {
-                let event = CapacityLearned { host: self.endpoint(host), connections };
-                observers.tell(|observer| observer.capacity_learned(&event));
-            }
-            Event::MessageLimitLearned { host, messages } => {
-                let event = MessageLimitLearned { host: self.endpoint(host), messages };
-                observers.tell(|observer| observer.message_limit_learned(&event));
-            }
-            Event::ReconnectSuppressed { host } => {
-                let event = ReconnectSuppressed { host: self.endpoint(host) };
-                observers.tell_registered(|observer| observer.reconnect_suppressed(&event));
-            }
-        }
-    }
-
-    fn tell_change(&self, change: Change) {
-        match change {
-            Change::Levels(host, by) => {
-                let event = LevelsChanged {
-                    host: self.endpoint(host),
-                    idle: by.idle.into(),
-                    leased: by.leased.into(),
-                    connecting: by.connecting.into(),
-                    available: by.available.into(),
-                    cooling_down: by.cooling_down.into(),
-                    probing: by.probing.into(),
-                };
-                self.observers.tell_registered(|observer| observer.levels_changed(&event));
-            }
-            Change::Waiters(waiting) => {
-                let event = WaitersChanged { waiting: waiting.into() };
-                self.observers.tell_registered(|observer| observer.waiters_changed(&event));
-            }
-        }
     }
 
     /// A caller's way from `step` to a lease. Nothing here is waited for under the lock, and whatever the caller has
@@ -469,24 +406,6 @@ enum Turn<'a, C: Connector> {
     Permit(OpenPermit<'a, C>),
     Wait(WaitingPlace<'a, C>),
     Refused(Refusal),
-}
-
-/// What is to be told when everything else is done, or has failed.
-struct News<'a, C: Connector> {
-    shared: &'a Shared<C>,
-    events: Vec<Event>,
-    changes: Changes,
-}
-
-impl<C: Connector> Drop for News<'_, C> {
-    fn drop(&mut self) {
-        for change in mem::replace(&mut self.changes, Changes::NONE) {
-            self.shared.tell_change(change);
-        }
-        for event in mem::take(&mut self.events) {
-            self.shared.tell(&event);
-        }
-    }
 }
 
 /// Connections to be closed, each of which has a place until it has been.
