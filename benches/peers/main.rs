@@ -76,6 +76,9 @@ mod sync;
 #[path = "../../src/trace/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod trace;
+#[path = "../../src/undisclosed.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod undisclosed;
 
 // Servers and ports of the tests.
 #[path = "../../tests/common/doors.rs"]
