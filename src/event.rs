@@ -25,9 +25,9 @@ pub(crate) enum Step {
     EndOfData,
 }
 
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Step {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
             Self::Credentials => "asking for the credentials",
             Self::Resolve => "the name look-up",
             Self::Connect => "connecting",
@@ -43,7 +43,13 @@ impl fmt::Display for Step {
             Self::Data => "DATA",
             Self::Content => "the content",
             Self::EndOfData => "the answer to the last byte",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -58,6 +58,7 @@
 //! - [`SmtpSender::send_all`]: many messages, a few at a time, in any weather
 //! - [`SmtpSender::verify`], [`warm_up`](SmtpSender::warm_up), [`lease`](SmtpSender::lease), [`shutdown`](SmtpSender::shutdown):
 //!   start-up check, readiness, one connection for an expert, the end
+//! - [`Observer`], [`_guide::logging_and_metrics`]: what happens inside, told to your code, to the log, and to a dashboard
 //! - [`SendError`], [`FailureKind`], [`SendStage`]: what went wrong, and what that means; [`_guide::failure_recipes`]: what to do about it
 //! - [`Trace`]: what a call did and how long each step took, from [`Receipt::trace`] and [`SendError::trace`]
 //! - `testing` (feature): an embedded, scriptable SMTP server for your own tests, shown in [`_guide::testing_your_mailer`]
@@ -68,17 +69,21 @@
 //!
 //! # What is logged
 //!
-//! By the `log` crate: `error` when the pool's own thread ended early or another could not be started, and when a batch's progress
-//! callback panicked; `warn` when no connection came free in time, when one could not be opened, when a host begins to cool down, and when
-//! a message's outcome is unknown; `info` when a host works again; `debug` for connections opened and discarded with the reason, for each
-//! classified failure, for each limit of a host that is learned from refusals or ended sessions, and when a host gets BDAT wrong. Never
-//! credentials, addresses or content, at any level, and never what a supplier of credentials failed with.
+//! By the `log` crate: `error` when the pool's own thread ended early or another could not be started, an observer panicked, or a batch's
+//! progress callback did; `warn` when no connection came free in time, when one could not be opened, when a host begins to cool down, and
+//! when a message's outcome is unknown; `info` when a host works again; `debug` for connections opened and discarded with the reason, for
+//! each classified failure and retry, and for what is learned of a host. Never credentials, addresses or content, at any level, and never
+//! what a supplier of credentials failed with.
+//!
+//! Records have structured keys, and there are metrics: [`_guide::logging_and_metrics`] has all of both. Both are built on the
+//! [`Observer`] trait, which is there for your own use too.
 //!
 //! # Features
 //!
 //! | feature | default | what it costs |
 //! |---|---|---|
 //! | `r2d2` | yes | r2d2 and its timer-thread crate. With Rust 1.85 hold `scheduled-thread-pool` at 0.2.7: 0.2.8 needs a newer compiler |
+//! | `metrics` | no | the `metrics` facade: `MetricsObserver`, which counts and measures for the recorder that the program has installed, see [`_guide::logging_and_metrics`] |
 //! | `serde` | no | serde_core and humantime, no macro: [`PoolOptions`] and [`Host`] from TOML, JSON and YAML, see [`_guide::configuration`] |
 //! | `testing` | no | rcgen and ring, for a throw-away certificate |
 
@@ -101,6 +106,8 @@ mod stats;
 mod sync;
 mod trace;
 mod undisclosed;
+
+pub mod observer;
 
 // Choices: what the user decides.
 mod options;
@@ -134,6 +141,9 @@ pub use crate::error::{Classification, FailureKind, SendError};
 pub use crate::lane::Lane;
 #[cfg(feature = "r2d2")]
 pub use crate::manager::{SmtpConnection, SmtpConnectionManager};
+#[cfg(feature = "metrics")]
+pub use crate::observer::MetricsObserver;
+pub use crate::observer::Observer;
 pub use crate::options::{
     AmbiguityBoundary, Backoff, BatchOptions, Credentials, Dsn, DsnReturn, Host, KeepaliveCommand, Notify,
     OptionsError, PoolOptions, RecipientDsn, RecipientPolicy, SendOptions,

@@ -34,6 +34,20 @@ impl SendStage {
     pub const fn is_acceptance_unknown(self) -> bool {
         matches!(self, Self::DataCompleted)
     }
+
+    /// The stage as a label: `before_connect`, `connected`, …
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BeforeConnect => "before_connect",
+            Self::Connected => "connected",
+            Self::Authenticated => "authenticated",
+            Self::EnvelopeStarted => "envelope_started",
+            Self::DataStarted => "data_started",
+            Self::DataCompleted => "data_completed",
+            Self::ServerAccepted => "server_accepted",
+        }
+    }
 }
 
 impl fmt::Display for SendStage {

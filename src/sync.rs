@@ -22,7 +22,7 @@ pub(crate) fn in_parallel(threads: usize, name: &str, stack_size: Option<usize>,
                 builder = builder.stack_size(bytes);
             }
             if let Err(error) = builder.spawn_scoped(scope, &work) {
-                log::error!("{name} goes on with {number} thread(s) of {threads}: {error}");
+                log::error!(target: "smtp_pool::pool", event = "threads_missing", name, number, threads, error:%; "{name} goes on with {number} thread(s) of {threads}: {error}");
                 break;
             }
         }

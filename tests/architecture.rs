@@ -18,6 +18,7 @@ const FLOORS: [&[&str]; 6] = [
         "error",
         "event",
         "lane",
+        "observer",
         "recipient",
         "reply",
         "simulation",

@@ -6,7 +6,7 @@
 use allocation_counter::measure;
 use lettre::address::Envelope;
 use smtp_pool::testing::{Security, Stage, TestServer};
-use smtp_pool::{BatchOptions, Host, SmtpSender};
+use smtp_pool::{BatchOptions, Host, Observer, SmtpSender};
 
 fn envelope() -> Envelope {
     Envelope::new(Some("from@example.com".parse().unwrap()), vec!["to@example.com".parse().unwrap()]).unwrap()
@@ -53,6 +53,30 @@ fn a_large_message_is_not_copied() {
             assert!(heap.bytes_max < LIMIT, "{security:?}, {use_of_connection} use: {heap:?}");
         }
     }
+}
+
+struct Idle;
+
+impl Observer for Idle {}
+
+#[test]
+fn an_observer_costs_a_send_two_small_allocations() {
+    const SENDS: u64 = 100;
+    let envelope = envelope();
+    let content = message(700);
+    let allocations = |observed: bool| {
+        let server =
+            TestServer::builder().security(Security::Plain).size(None).record(false).keep_messages(false).start();
+        let builder = SmtpSender::builder().host(Host::plain("127.0.0.1").port(server.port())).max_size(1);
+        let sender = if observed { builder.observer(Idle) } else { builder }.build().unwrap();
+        let send = || drop(sender.send_raw(&envelope, &content).unwrap());
+        (0..20).for_each(|_| send());
+        measure(|| (0..SENDS).for_each(|_| send())).count_total
+    };
+    let (without, with) = (allocations(false), allocations(true));
+    eprintln!("{without} allocations for {SENDS} sends, {with} with an observer");
+    // One when the connection is lent, one when it comes back.
+    assert!(with <= without + 2 * SENDS);
 }
 
 #[test]

@@ -21,7 +21,7 @@ mod paired;
 mod relay;
 mod report;
 mod row;
-mod trace;
+mod strace;
 
 // Parts of the crate that no public door leads to, so that they are measured as they are and not as they are wrapped: the pool over
 // connections that cost nothing, a host's cooldown under a clock of our own, the encoding of content. They find each other by the
@@ -45,19 +45,43 @@ mod cooldown;
 #[path = "../../src/endpoint.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod endpoint;
+#[path = "../../src/error.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod error;
+#[path = "../../src/event.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod event;
 #[path = "../../src/lane.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod lane;
+#[path = "../../src/observer/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod observer;
 #[path = "../../src/pool/mod.rs"]
 #[allow(clippy::duplicate_mod, reason = "see cooldown")]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod pool;
+#[path = "../../src/recipient.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod recipient;
+#[path = "../../src/reply.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod reply;
+#[path = "../../src/stage.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod stage;
 #[path = "../../src/stats.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod stats;
 #[path = "../../src/sync.rs"]
 #[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
 mod sync;
+#[path = "../../src/trace/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod trace;
+#[path = "../../src/undisclosed.rs"]
+#[allow(dead_code, unused_imports, reason = "a bench uses its own part, and none of the tests")]
+mod undisclosed;
 
 // Servers and ports of the tests.
 #[path = "../../tests/common/doors.rs"]
@@ -128,7 +152,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     // A process of its own for one peer, to be looked at from outside: see `trace.rs`.
     if let [flag, peer, port, size, messages] = &arguments[..] {
-        if flag == trace::SEND {
+        if flag == strace::SEND {
             let load = Load::new(Server::plain(port.parse().unwrap()), 1, size.parse().unwrap());
             let peer = Peer::of_key(peer).unwrap();
             peer.connect(&load).unwrap().work(messages.parse().unwrap());

@@ -18,6 +18,7 @@
 //!
 //! **Running and changing it**
 //!
+//! - [`logging_and_metrics`]: every log record and every metric, and which question it answers
 //! - [`credentials`]: tokens that expire, and passwords that change, without a restart
 //! - [`choosing_cooldowns`]: what cooldown, jitter and the single probe do to a relay that a whole fleet has lost
 //! - [`architecture`]: the house and the way of a message; who decides, who does I/O; threads and locks; where to change what
@@ -61,6 +62,10 @@ pub mod how_it_is_tested {
 
 pub mod how_other_pools_fail {
     #![doc = include_str!("how_other_pools_fail.md")]
+}
+
+pub mod logging_and_metrics {
+    #![doc = include_str!("logging_and_metrics.md")]
 }
 
 pub mod migrating {

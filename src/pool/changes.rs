@@ -35,7 +35,7 @@ impl<T> PoolState<T> {
         let is_outdated = generation != host.generation;
         let live = host.live();
         host.capacity.allows(live);
-        fx.events.push(Event::Opened { host: id, id: connection });
+        fx.events.push(Event::Opened { host: id, id: connection, took: grant.took(now) });
         if host.cooldown.succeeded() {
             fx.events.push(Event::CooldownLeft { host: id });
         }
@@ -104,7 +104,8 @@ impl<T> PoolState<T> {
     ) -> Failure {
         self.create_failures += 1;
         self.hosts.refund(grant.host, &grant.charge);
-        fx.events.push(Event::OpenFailed { host: grant.host, error: Arc::clone(&error) });
+        let took = grant.took(now);
+        fx.events.push(Event::OpenFailed { host: grant.host, id: grant.id, took, error: Arc::clone(&error) });
         let Self { hosts, schedule, rng, limits, .. } = self;
         let host = hosts.get_mut(grant.host);
         host.end_opening(grant.lane);
@@ -129,7 +130,8 @@ impl<T> PoolState<T> {
         match severity {
             Some(severity) => {
                 if let Some(pause) = host.cooldown.failed(grant.id, severity, now, schedule, rng) {
-                    fx.events.push(Event::CooldownEntered { host: grant.host, pause });
+                    let failures = host.cooldown.failures();
+                    fx.events.push(Event::CooldownEntered { host: grant.host, pause, failures });
                 }
             }
             None => host.cooldown.abandoned(grant.id),
@@ -163,7 +165,8 @@ impl<T> PoolState<T> {
         }
         record.last_error = Some(error);
         if let Some(pause) = record.cooldown.failed(connection, Severity::Credentials, now, schedule, rng) {
-            fx.events.push(Event::CooldownEntered { host, pause });
+            let failures = record.cooldown.failures();
+            fx.events.push(Event::CooldownEntered { host, pause, failures });
         }
         self.last_failed = Some(host);
         self.settle(now, fx);

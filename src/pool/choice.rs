@@ -98,7 +98,7 @@ impl<T> Hosts<T> {
             && self.get(host).cooldown.may_open(now)
     }
 
-    fn may_lend(&self, host: HostId, errand: &Errand) -> bool {
+    pub(super) fn may_lend(&self, host: HostId, errand: &Errand) -> bool {
         !errand.request.fresh && errand.admits(host) && !self.get(host).idle.is_empty()
     }
 

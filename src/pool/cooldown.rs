@@ -43,12 +43,22 @@ enum Phase {
     Open,
     Cooling {
         until: Instant,
+        /// Whether it has been noticed that it is that late.
+        is_over: bool,
     },
     /// The cooldown ended at `until`, and the opening of connection `id` is the one try.
     Probing {
         until: Instant,
         id: u64,
     },
+}
+
+/// What observers are told of one host's cooldown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Available,
+    CoolingDown,
+    Probing,
 }
 
 /// Whether connections to one host may be opened.
@@ -74,7 +84,7 @@ impl Cooldown {
     pub(super) fn may_open(&self, now: Instant) -> bool {
         match self.phase {
             Phase::Open => true,
-            Phase::Cooling { until } => until <= now,
+            Phase::Cooling { until, .. } => until <= now,
             Phase::Probing { .. } => false,
         }
     }
@@ -86,7 +96,7 @@ impl Cooldown {
 
     /// Connection `id` is being opened; the first one after a cooldown is the probe, and bars all others.
     pub(super) const fn begin(&mut self, id: u64) {
-        if let Phase::Cooling { until } = self.phase {
+        if let Phase::Cooling { until, .. } = self.phase {
             self.phase = Phase::Probing { until, id };
         }
     }
@@ -113,7 +123,7 @@ impl Cooldown {
             Phase::Probing { id: probe, .. } if probe == id => None,
             // Nothing can begin while it cools, and only the probe while it probes: this try is from before, and what
             // it tells has been told.
-            Phase::Cooling { until } => Some(until),
+            Phase::Cooling { until, .. } => Some(until),
             Phase::Probing { .. } => return None,
         };
         match (until, severity) {
@@ -133,7 +143,7 @@ impl Cooldown {
             }
         };
         self.is_of_credentials = severity == Severity::Credentials;
-        self.phase = Phase::Cooling { until: Deadline::at(now, pause).instant() };
+        self.phase = Phase::Cooling { until: Deadline::at(now, pause).instant(), is_over: false };
         Some(pause)
     }
 
@@ -150,7 +160,8 @@ impl Cooldown {
     pub(super) const fn abandoned(&mut self, id: u64) {
         if let Phase::Probing { until, id: probe } = self.phase {
             if probe == id {
-                self.phase = Phase::Cooling { until };
+                // Nothing was tried before it was over.
+                self.phase = Phase::Cooling { until, is_over: true };
             }
         }
     }
@@ -158,7 +169,7 @@ impl Cooldown {
     /// When the current pause ends or ended, if nobody has taken it up.
     pub(super) const fn end(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Cooling { until } => Some(until),
+            Phase::Cooling { until, .. } => Some(until),
             Phase::Open | Phase::Probing { .. } => None,
         }
     }
@@ -166,6 +177,30 @@ impl Cooldown {
     /// Failures since the last success.
     pub(super) const fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// What may have become of it by the passing of time alone is noticed.
+    pub(super) fn notice(&mut self, now: Instant) {
+        if let Phase::Cooling { until, is_over } = &mut self.phase {
+            *is_over |= *until <= now;
+        }
+    }
+
+    /// When there is something to be noticed.
+    pub(super) const fn unnoticed_end(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Cooling { until, is_over: false } => Some(until),
+            Phase::Cooling { .. } | Phase::Open | Phase::Probing { .. } => None,
+        }
+    }
+
+    /// As far as has been noticed.
+    pub(super) const fn standing(&self) -> Standing {
+        match self.phase {
+            Phase::Probing { .. } => Standing::Probing,
+            Phase::Cooling { is_over: false, .. } => Standing::CoolingDown,
+            Phase::Cooling { .. } | Phase::Open => Standing::Available,
+        }
     }
 
     /// Whether it will not work again by itself.
@@ -177,7 +212,7 @@ impl Cooldown {
     pub(super) fn state(&self, now: Instant) -> HostState {
         match self.phase {
             Phase::Probing { .. } => HostState::Probing,
-            Phase::Cooling { until } if until > now => HostState::CoolingDown { until },
+            Phase::Cooling { until, .. } if until > now => HostState::CoolingDown { until },
             Phase::Cooling { .. } | Phase::Open => HostState::Available,
         }
     }

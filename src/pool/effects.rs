@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::endpoint::HostId;
 use crate::pool::connector::Close;
 use crate::pool::held::Held;
+use crate::pool::levels::Changes;
 use crate::pool::slot::{Gift, Slot};
 use crate::stats::DiscardReason;
 
@@ -18,18 +19,32 @@ pub(super) struct Effects<T> {
     pub(super) nudge: Option<Arc<Slot<T>>>,
     /// To be closed; each place is counted as `closing` until it has been.
     pub(super) closings: Vec<(Held<T>, Close)>,
-    /// To be told to operators.
+    /// To be told to observers.
     pub(super) events: Vec<Event>,
+    /// The same, of what observers alone are told and not the log.
+    pub(super) changes: Changes,
     /// Whether the maintenance thread is to wake.
     pub(super) ring: bool,
 }
 
 impl<T> Effects<T> {
     pub(super) const fn new() -> Self {
-        Self { gifts: Vec::new(), nudge: None, closings: Vec::new(), events: Vec::new(), ring: false }
+        Self {
+            gifts: Vec::new(),
+            nudge: None,
+            closings: Vec::new(),
+            events: Vec::new(),
+            changes: Changes::NONE,
+            ring: false,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
+        self.is_nothing_but_changes() && self.changes.are_none()
+    }
+
+    /// Whether nothing is to be done but to tell of changes.
+    pub(super) fn is_nothing_but_changes(&self) -> bool {
         self.gifts.is_empty()
             && self.nudge.is_none()
             && self.closings.is_empty()
@@ -38,21 +53,25 @@ impl<T> Effects<T> {
     }
 }
 
-/// Something operators may want to read about.
+/// Something operators may want to know about.
 #[derive(Debug)]
 pub(super) enum Event {
     /// A connection is ready.
-    Opened { host: HostId, id: u64 },
+    Opened { host: HostId, id: u64, took: Duration },
     /// A connection's life is over.
-    Discarded { host: HostId, id: u64, messages: u32, reason: DiscardReason },
+    Discarded { host: HostId, id: u64, messages: u32, lived: Duration, reason: DiscardReason },
     /// A connection could not be opened.
-    OpenFailed { host: HostId, error: Arc<str> },
+    OpenFailed { host: HostId, id: u64, took: Duration, error: Arc<str> },
     /// No connection to this host is opened for so long.
-    CooldownEntered { host: HostId, pause: Duration },
+    CooldownEntered { host: HostId, pause: Duration, failures: u32 },
     /// The host works again.
     CooldownLeft { host: HostId },
     /// The host takes no more connections than it has.
     CapacityLearned { host: HostId, connections: usize },
     /// The host ends connections that are silent for longer.
-    SilenceLimitLearned { host: HostId, limit: Duration },
+    IdleLimitLearned { host: HostId, limit: Duration },
+    /// The host takes no more messages than these over one connection.
+    MessageLimitLearned { host: HostId, messages: u32 },
+    /// A call passed the host by because of its cooldown.
+    ReconnectSuppressed { host: HostId },
 }

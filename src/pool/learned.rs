@@ -200,7 +200,11 @@ impl<T> PoolState<T> {
     pub(super) fn learn_message_limit(&mut self, id: HostId, messages: u32, now: Instant, fx: &mut Effects<T>) {
         let Some(learning) = self.limits.learning else { return };
         let host = self.hosts.get_mut(id);
+        let known = host.message_limit.get(now);
         let limit = host.message_limit.learn(messages, now, learning);
+        if known != Some(limit) {
+            fx.events.push(Event::MessageLimitLearned { host: id, messages: limit });
+        }
         for held in host.take_idle(|held| held.record.messages >= limit) {
             self.close_later(held, DiscardReason::MaxMessages, Close::Polite, now, fx);
         }
@@ -212,7 +216,7 @@ impl<T> PoolState<T> {
         let Some(learning) = self.limits.learning.filter(|_| record.probes == 0) else { return };
         let host = self.hosts.get_mut(record.host);
         if let Some(limit) = host.silence_limit.died(record.silent_from(), record.silence(), now, learning) {
-            fx.events.push(Event::SilenceLimitLearned { host: record.host, limit });
+            fx.events.push(Event::IdleLimitLearned { host: record.host, limit });
             self.hosts.look_again(now);
             self.remind(now, fx);
         }

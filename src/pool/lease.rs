@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::clock;
 use crate::endpoint::HostId;
+use crate::observer::LeaseEnded;
 use crate::pool::connector::{Close, Connector};
 use crate::pool::effects::Effects;
 use crate::pool::errand::{Errand, Request, Ticket};
@@ -29,19 +30,25 @@ pub(crate) struct Lease<C: Connector> {
     connection: Option<C::Connection>,
     // After the connection, so that the place is given up last whatever happens to the connection.
     seat: Seat<C>,
-    since: Instant,
 }
 
 impl<C: Connector> Lease<C> {
     pub(super) fn new(shared: Arc<Shared<C>>, held: Held<C>, ticket: Ticket, now: Instant) -> Self {
         let held::Held { connection, record } = held;
-        let seat = Seat { shared, record, ticket, on_drop: OnDrop::Vacate(DiscardReason::Broken) };
-        Self { connection: Some(connection), seat, since: now }
+        let on_drop = OnDrop::Vacate(DiscardReason::Broken);
+        let seat = Seat { shared, record, ticket, on_drop, since: now, is_observed: false, until: None };
+        Self { connection: Some(connection), seat }
+    }
+
+    /// It is in the hands of whoever asked for it: observers are told of its end.
+    #[inline]
+    pub(super) fn note_lent(&mut self) {
+        self.seat.is_observed = self.seat.shared.observers.are_there();
     }
 
     /// When it was lent.
     pub(crate) const fn since(&self) -> Instant {
-        self.since
+        self.seat.since
     }
 
     /// The connection.
@@ -98,6 +105,7 @@ impl<C: Connector> Lease<C> {
     #[inline]
     pub(crate) fn finish_at(mut self, now: Instant, fate: Fate) {
         let Some(connection) = self.connection.take() else { return };
+        self.seat.until = Some(now);
         match fate {
             Fate::Keep { delivered } => self.keep(connection, delivered, now),
             Fate::Discard(reason, Close::Polite) => self.retire(connection, reason, now),
@@ -129,10 +137,7 @@ impl<C: Connector> Lease<C> {
         let Some(connection) = self.connection.take() else { unreachable!("the lease has not ended") };
         let (reason, how) = match why {
             Renewal::Stale => (DiscardReason::ServerClosed, Close::Abort),
-            Renewal::SessionLimit { messages } => {
-                log::debug!("connection {} was refused more work after {messages} message(s)", self.id());
-                (DiscardReason::MaxMessages, Close::Polite)
-            }
+            Renewal::SessionLimit => (DiscardReason::MaxMessages, Close::Polite),
             Renewal::Reauthenticate => (DiscardReason::AuthFailure, Close::Polite),
             Renewal::Rotated => (DiscardReason::CredentialsRotated, Close::Polite),
             Renewal::OutOfStep => (DiscardReason::Broken, Close::Abort),
@@ -143,6 +148,7 @@ impl<C: Connector> Lease<C> {
         let errand = Errand::new(self.seat.ticket, request);
         let shared = Arc::clone(&self.seat.shared);
         let now = clock::now();
+        self.seat.until = Some(now);
         // The seat is vacated by this very decision.
         self.seat.on_drop = OnDrop::Nothing;
         let record = &self.seat.record;
@@ -228,6 +234,24 @@ struct Seat<C: Connector> {
     record: Record,
     ticket: Ticket,
     on_drop: OnDrop,
+    since: Instant,
+    /// Whether observers are to be told of its end.
+    is_observed: bool,
+    /// When it ended, if that is known.
+    until: Option<Instant>,
+}
+
+impl<C: Connector> Seat<C> {
+    #[cold]
+    fn tell_end(&self) {
+        let until = self.until.unwrap_or_else(clock::now);
+        let event = LeaseEnded {
+            host: self.shared.endpoint(self.record.host),
+            connection_id: self.record.id,
+            duration: until.saturating_duration_since(self.since),
+        };
+        self.shared.observers.tell_registered(|observer| observer.lease_ended(&event));
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -243,6 +267,10 @@ impl<C: Connector> Drop for Seat<C> {
         if let OnDrop::Vacate(reason) = mem::replace(&mut self.on_drop, OnDrop::Nothing) {
             let record = &self.record;
             self.shared.change(clock::now(), |state, now, fx| state.vacate(record, reason, now, fx));
+        }
+        // Last, because they may take their time, and may want the place themselves.
+        if self.is_observed {
+            self.tell_end();
         }
     }
 }

@@ -8,9 +8,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use log::error;
-
 use crate::clock::{self, Deadline};
+use crate::observer::{KeepaliveFailed, ThreadLost};
 use crate::pool::Fate;
 use crate::pool::changes::Arrival;
 use crate::pool::connector::{Close, Connector, OpenError};
@@ -30,14 +29,15 @@ const PROBE_TIME: Duration = Duration::from_secs(1);
 pub(super) fn start<C: Connector>(shared: &Arc<Shared<C>>, rings: Receiver<()>) -> io::Result<()> {
     let now = clock::now();
     shared.decide(|state, _| state.attend(now));
-    let pool = Arc::downgrade(shared);
+    let (pool, observers) = (Arc::downgrade(shared), shared.observers.clone());
     shared.crew.start("smtp-pool-maintenance", move || {
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| look_after(&pool, &rings)));
-        if outcome.is_err() {
-            error!("the maintenance thread panicked: connections are looked after by their users from now on");
-        }
         if let Some(shared) = pool.upgrade() {
             shared.change(clock::now(), |state, _, fx| state.dismiss_thread(fx));
+        }
+        if outcome.is_err() {
+            let error = "it panicked; connections are looked after by their users from now on";
+            observers.tell(|observer| observer.thread_lost(&ThreadLost { thread: "maintenance", error }));
         }
     })
 }
@@ -93,13 +93,17 @@ fn in_hand<C: Connector>(shared: &Arc<Shared<C>>, held: Held<C::Connection>, now
 
 /// Asks all of them before it waits for the first answer, so that they share one round trip and one deadline.
 fn probe<C: Connector>(shared: &Shared<C>, silent: Vec<Lease<C>>) {
-    let dead = Fate::Discard(DiscardReason::KeepaliveFailure, Close::Abort);
+    let give_up = |lease: Lease<C>| {
+        let event = KeepaliveFailed { host: shared.endpoint(lease.host()), connection_id: lease.id() };
+        lease.finish(Fate::Discard(DiscardReason::KeepaliveFailure, Close::Abort));
+        shared.observers.tell(|observer| observer.keepalive_failed(&event));
+    };
     let mut asked = Vec::with_capacity(silent.len());
     for mut lease in silent {
         if shared.connector.begin_probe(lease.connection_mut()) {
             asked.push(lease);
         } else {
-            lease.finish(dead);
+            give_up(lease);
         }
     }
     if asked.is_empty() {
@@ -110,7 +114,7 @@ fn probe<C: Connector>(shared: &Shared<C>, silent: Vec<Lease<C>>) {
         if shared.connector.end_probe(lease.connection_mut(), deadline) {
             lease.prove_alive();
         } else {
-            lease.finish(dead);
+            give_up(lease);
         }
     }
 }
@@ -126,10 +130,11 @@ impl<C: Connector> Reserve<C> {
     /// Sends a thread, so that a host that does not answer holds nothing else up.
     fn send(self) {
         let Some(shared) = self.pool.upgrade() else { return };
-        let crew = Arc::clone(&shared.crew);
+        let (crew, observers) = (Arc::clone(&shared.crew), shared.observers.clone());
         drop(shared);
         if let Err(error) = crew.start("smtp-pool-refill", move || self.fill()) {
-            error!("no thread to open connections in reserve: {error}");
+            let error = error.to_string();
+            observers.tell(|observer| observer.thread_lost(&ThreadLost { thread: "refill", error: &error }));
         }
     }
 
@@ -144,7 +149,7 @@ impl<C: Connector> Reserve<C> {
             let (grant, fx) = shared.decide(|state, _| state.refill(now));
             shared.carry_out(fx);
             let Some(grant) = grant else { return };
-            let permit = OpenPermit::new(&shared, grant);
+            let mut permit = OpenPermit::new(&shared, grant);
             match permit.open(Some(&shared.curtain)) {
                 Ok(connection) => {
                     let (lease, charge, arrival) = permit.redeem(connection, Ticket::default());

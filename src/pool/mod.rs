@@ -18,7 +18,9 @@ mod held;
 mod hosts;
 mod learned;
 mod lease;
+mod levels;
 mod maintenance;
+mod news;
 mod permit;
 mod place;
 mod shared;
@@ -36,6 +38,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
+use crate::observer::Observers;
 use crate::pool::cooldown::Schedule;
 use crate::pool::errand::{Errand, Ticket};
 use crate::pool::shared::Shared;
@@ -126,12 +129,9 @@ pub(crate) enum Fate {
 pub(crate) enum Renewal {
     /// It had died while it was idle. Those that were idle as long are given up with it.
     Stale,
-    /// The session has reached a limit of its own after so many messages; others have not. The limit is not remembered
+    /// The session has reached a limit of its own; others have not. The limit is not remembered
     /// by this alone: see [`Pool::learn_message_limit`].
-    SessionLimit {
-        /// What it had carried.
-        messages: u32,
-    },
+    SessionLimit,
     /// The server wants to know again who we are.
     Reauthenticate,
     /// The credentials that it was opened with have been rotated.
@@ -195,8 +195,14 @@ impl<C: Connector> Pool<C> {
     /// # Errors
     ///
     /// If the thread cannot be started.
-    pub(crate) fn new(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> io::Result<Self> {
-        let (shared, rings) = Shared::new(connector, hosts, limits, seed);
+    pub(crate) fn new(
+        connector: C,
+        hosts: Vec<HostPlan>,
+        limits: Limits,
+        seed: u64,
+        observers: Observers,
+    ) -> io::Result<Self> {
+        let (shared, rings) = Shared::new(connector, hosts, limits, seed, observers);
         let pool = Self::of(shared);
         maintenance::start(&pool.shared, rings)?;
         Ok(pool)
@@ -205,11 +211,14 @@ impl<C: Connector> Pool<C> {
     /// The pool whose thread has died: its callers do everything themselves.
     #[cfg(test)]
     fn unattended(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> Self {
-        Self::of(Shared::new(connector, hosts, limits, seed).0)
+        Self::of(Shared::new(connector, hosts, limits, seed, Observers::default()).0)
     }
 
     fn of(shared: Shared<C>) -> Self {
         let shared = Arc::new(shared);
+        if shared.observers.are_there() {
+            shared.change(clock::now(), |state, _, _| state.observe());
+        }
         Self { last: Arc::new(LastHandle { shared: Arc::clone(&shared) }), shared }
     }
 
@@ -232,12 +241,16 @@ impl<C: Connector> Pool<C> {
         });
         passed_over.into_iter().for_each(|happened| diary.note(now, happened));
         match decided {
-            // The short way of most calls; it leaves nothing to be carried out.
-            (Step::Take(Gift::Connection(held, charge)), fx) if fx.is_empty() && !errand.is_cancelled() => {
+            // The short way of most calls; it leaves nothing to be carried out but to tell observers of it.
+            (Step::Take(Gift::Connection(held, charge)), fx)
+                if fx.is_nothing_but_changes() && !errand.is_cancelled() =>
+            {
                 let mut lease = Lease::new(Arc::clone(&self.shared), held, errand.ticket, now);
+                self.shared.carry_out(fx);
                 if !lease.look() {
                     return self.shared.replace(errand, lease, charge, diary);
                 }
+                lease.note_lent();
                 lease.tell(diary);
                 Ok(lease)
             }

@@ -42,7 +42,8 @@ impl<'a, C: Connector> OpenPermit<'a, C> {
         }
     }
 
-    pub(super) fn open(&self, cancel: Option<&CancelToken>) -> Result<C::Connection, OpenError<C::Error>> {
+    pub(super) fn open(&mut self, cancel: Option<&CancelToken>) -> Result<C::Connection, OpenError<C::Error>> {
+        self.grant.begun = Some(clock::now());
         self.shared.connector.open(self.grant.host, self.grant.id, self.grant.deadline, cancel)
     }
 
@@ -100,9 +101,9 @@ impl<C: Connector> Drop for OpenPermit<'_, C> {
         if self.is_spent {
             return;
         }
-        let Grant { host, id, generation, lane, deadline, .. } = self.grant;
+        let Grant { host, id, generation, lane, deadline, begun, .. } = self.grant;
         let (charge, evicted) = (mem::take(&mut self.grant.charge), self.grant.evicted.take());
-        let grant = Grant { host, id, generation, lane, deadline, charge, evicted };
+        let grant = Grant { host, id, generation, lane, deadline, begun, charge, evicted };
         self.shared.change(clock::now(), |state, now, fx| state.permit_returned(grant, now, fx));
     }
 }

@@ -5,18 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use std::vec;
 
-use log::{debug, info, warn};
-
 use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
+use crate::observer::Observers;
 use crate::pool::changes::Arrival;
 use crate::pool::connector::{Close, Connector, OpenError};
 use crate::pool::crew::Crew;
-use crate::pool::effects::{Effects, Event};
+use crate::pool::effects::Effects;
 use crate::pool::errand::Errand;
 use crate::pool::held::Held;
 use crate::pool::lease::Lease;
+use crate::pool::levels::Changes;
+use crate::pool::news::News;
 use crate::pool::permit::OpenPermit;
 use crate::pool::place::WaitingPlace;
 use crate::pool::slot::{Charge, Gift, Refusal, RefusalReason};
@@ -30,6 +31,7 @@ use crate::sync::{Condvar, Mutex};
 pub(super) struct Shared<C: Connector> {
     pub(super) connector: C,
     endpoints: Vec<Endpoint>,
+    pub(super) observers: Observers,
     state: Mutex<PoolState<C::Connection>>,
     /// The generation of each host's credentials, as in the state: for whoever is about to begin a message, and holds no lock.
     generations: Vec<AtomicU64>,
@@ -47,12 +49,19 @@ pub(super) struct Shared<C: Connector> {
 
 impl<C: Connector> Shared<C> {
     /// The pool, and what its maintenance thread is to listen to.
-    pub(super) fn new(connector: C, hosts: Vec<HostPlan>, limits: Limits, seed: u64) -> (Self, Receiver<()>) {
+    pub(super) fn new(
+        connector: C,
+        hosts: Vec<HostPlan>,
+        limits: Limits,
+        seed: u64,
+        observers: Observers,
+    ) -> (Self, Receiver<()>) {
         let (bell, rings) = channel::bounded(1);
         let shared = Self {
             connector,
             generations: hosts.iter().map(|_| AtomicU64::new(0)).collect(),
             endpoints: hosts.iter().map(|plan| plan.endpoint.clone()).collect(),
+            observers,
             state: Mutex::new(PoolState::new(hosts, limits, seed, clock::now())),
             drained: Condvar::new(),
             bell,
@@ -80,16 +89,21 @@ impl<C: Connector> Shared<C> {
         decide: impl FnOnce(&mut PoolState<C::Connection>, &mut Effects<C::Connection>) -> R,
     ) -> (R, Effects<C::Connection>) {
         let mut fx = Effects::new();
-        let result = self.locked(|state| decide(state, &mut fx));
+        let result = self.locked(&mut fx, decide);
         (result, fx)
     }
 
     // Proof: who waits for the drain has said so under this lock before it sleeps, and gives the lock up only by falling
     // asleep; so that whichever change drains the state finds it counted, and asleep.
     #[inline]
-    fn locked<R>(&self, change: impl FnOnce(&mut PoolState<C::Connection>) -> R) -> R {
+    fn locked<R>(
+        &self,
+        fx: &mut Effects<C::Connection>,
+        change: impl FnOnce(&mut PoolState<C::Connection>, &mut Effects<C::Connection>) -> R,
+    ) -> R {
         let mut state = self.state.lock();
-        let result = change(&mut state);
+        let result = change(&mut state, fx);
+        state.note_changes(fx);
         let is_awaited = state.drain_watchers > 0 && state.is_drained();
         drop(state);
         if is_awaited {
@@ -143,7 +157,7 @@ impl<C: Connector> Shared<C> {
     }
 
     /// Does what was decided: gifts first, because others wait for them, and because nothing that comes before can
-    /// fail; then closings; log records last.
+    /// fail; then closings; observers, who may take their time, last.
     #[inline]
     pub(super) fn carry_out(&self, fx: Effects<C::Connection>) {
         if !fx.is_empty() {
@@ -153,8 +167,9 @@ impl<C: Connector> Shared<C> {
 
     #[cold]
     fn carry_out_some(&self, mut fx: Effects<C::Connection>) {
+        // Told whatever comes of the rest: what is not told once is wrong for good.
+        let mut news = News { shared: self, events: Vec::new(), changes: Changes::NONE };
         let mut closings = Vec::new();
-        let mut events = Vec::new();
         let mut ring = false;
         // Each round begins with those who had gone when their gift came.
         while !fx.is_empty() {
@@ -167,7 +182,7 @@ impl<C: Connector> Shared<C> {
                     let now = clock::now();
                     // Proof: who has gone has left the queue, so that the gift has no owner but this thread, and what
                     // becomes of it is in `next`.
-                    self.locked(|state| state.pass_on(gift, now, &mut next));
+                    self.locked(&mut next, |state, fx| state.pass_on(gift, now, fx));
                 }
                 // A nudge must not wait for the gifts that come after it.
                 if let Some(slot) = next.nudge.take() {
@@ -175,7 +190,8 @@ impl<C: Connector> Shared<C> {
                 }
             }
             closings.append(&mut fx.closings);
-            events.append(&mut fx.events);
+            news.events.append(&mut fx.events);
+            news.changes.append(fx.changes);
             ring |= fx.ring;
             fx = next;
         }
@@ -186,28 +202,11 @@ impl<C: Connector> Shared<C> {
             }
         }
         Closings { shared: self, rest: closings.into_iter() }.run();
-        for event in events {
-            self.record(&event);
-        }
     }
 
-    fn record(&self, event: &Event) {
-        let at = |host: HostId| &self.endpoints[host.0];
-        match event {
-            Event::Opened { host, id } => debug!("connection {id} to {} opened", at(*host)),
-            Event::Discarded { host, id, messages, reason } => {
-                debug!("connection {id} to {} discarded after {messages} message(s): {reason}", at(*host));
-            }
-            Event::OpenFailed { host, error } => warn!("no connection to {}: {error}", at(*host)),
-            Event::CooldownEntered { host, pause } => warn!("{} cools down for {pause:.1?}", at(*host)),
-            Event::CooldownLeft { host } => info!("{} works again", at(*host)),
-            Event::CapacityLearned { host, connections } => {
-                debug!("{} takes no more than {connections} connection(s)", at(*host));
-            }
-            Event::SilenceLimitLearned { host, limit } => {
-                debug!("{} ends idle connections: none is kept for longer than {limit:.1?}", at(*host));
-            }
-        }
+    /// Where a host is.
+    pub(super) fn endpoint(&self, host: HostId) -> &Endpoint {
+        &self.endpoints[host.0]
     }
 
     /// A caller's way from `step` to a lease. Nothing here is waited for under the lock, and whatever the caller has
@@ -233,6 +232,7 @@ impl<C: Connector> Shared<C> {
                 }
                 Turn::Lease(mut lease, charge) => {
                     if lease.look() {
+                        lease.note_lent();
                         lease.tell(diary);
                         return Ok(lease);
                     }
@@ -249,7 +249,7 @@ impl<C: Connector> Shared<C> {
                     } else {
                         match permit.open(errand.request.cancel.as_ref()) {
                             Ok(connection) => {
-                                let (lease, charge, arrival) = permit.redeem(connection, errand.ticket);
+                                let (mut lease, charge, arrival) = permit.redeem(connection, errand.ticket);
                                 if arrival == Arrival::Ready && errand.is_cancelled() {
                                     // What was opened is of use to others.
                                     turn = Turn::Lease(lease, charge);
@@ -260,7 +260,10 @@ impl<C: Connector> Shared<C> {
                                     diary.note(lease.since(), Happened::Opened { host, id, took });
                                 }
                                 match arrival {
-                                    Arrival::Ready => return Ok(lease),
+                                    Arrival::Ready => {
+                                        lease.note_lent();
+                                        return Ok(lease);
+                                    }
                                     Arrival::Outdated => {
                                         let decided = self.reopen(&errand, lease, charge, diary);
                                         since = clock::now();

@@ -32,10 +32,19 @@ pub(super) struct Grant<T> {
     pub(super) lane: Lane,
     /// When to give up, so that there is time left for other hosts.
     pub(super) deadline: Deadline,
+    /// When opening began, once it has.
+    pub(super) begun: Option<Instant>,
     pub(super) charge: Charge,
     /// Whose place this is: to be closed first.
     // In a box, because it is rare and large.
     pub(super) evicted: Option<Box<Held<T>>>,
+}
+
+impl<T> Grant<T> {
+    /// How long opening has taken so far.
+    pub(super) fn took(&self, now: Instant) -> Duration {
+        self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun))
+    }
 }
 
 /// Why nothing is given.

@@ -22,6 +22,7 @@ use crate::pool::effects::{Effects, Event};
 use crate::pool::errand::{Errand, Ticket};
 use crate::pool::held::{Held, Record};
 use crate::pool::hosts::Hosts;
+use crate::pool::levels::Told;
 use crate::pool::slot::{Charge, Gift, Grant, Refusal, RefusalReason, Slot};
 use crate::pool::upkeep::Upkeep;
 use crate::pool::waiters::Waiters;
@@ -61,6 +62,8 @@ pub(super) struct PoolState<T> {
     pub(super) upkeep: Upkeep<T>,
     /// Who waits for all connections to be idle or gone.
     pub(super) drain_watchers: usize,
+    /// What observers have been told; none if there are none.
+    pub(super) told: Option<Told>,
 }
 
 impl<T> PoolState<T> {
@@ -83,6 +86,7 @@ impl<T> PoolState<T> {
             started: now,
             upkeep: Upkeep::new(),
             drain_watchers: 0,
+            told: None,
         }
     }
 
@@ -91,6 +95,9 @@ impl<T> PoolState<T> {
     pub(super) fn arrive(&mut self, errand: &mut Errand, now: Instant, fx: &mut Effects<T>) -> Step<T> {
         errand.ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
+        if self.told.is_some() {
+            self.note_arrival(errand, now, fx);
+        }
         self.admit(errand, now, fx)
     }
 
@@ -186,7 +193,7 @@ impl<T> PoolState<T> {
         let record = self.hosts.get_mut(host);
         record.begin_opening(lane);
         record.cooldown.begin(id);
-        Grant { host, id, generation: record.generation, lane, deadline, charge, evicted }
+        Grant { host, id, generation: record.generation, lane, deadline, begun: None, charge, evicted }
     }
 
     /// Serves those who wait, lane by lane and oldest first, with whatever a change has made possible; tells those for whom it has made
@@ -348,8 +355,9 @@ impl<T> PoolState<T> {
     pub(super) fn note_discard(&mut self, record: &Record, reason: DiscardReason, now: Instant, fx: &mut Effects<T>) {
         self.discarded.add(reason);
         self.delay_refill(self.limits.refill_delay, now);
-        let Record { host, id, messages, .. } = *record;
-        fx.events.push(Event::Discarded { host, id, messages, reason });
+        let Record { host, id, messages, opened, .. } = *record;
+        let lived = now.saturating_duration_since(opened);
+        fx.events.push(Event::Discarded { host, id, messages, lived, reason });
     }
 
     pub(super) fn refuse(&self, reason: RefusalReason) -> Gift<T> {

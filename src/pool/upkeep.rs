@@ -150,6 +150,7 @@ impl<T> PoolState<T> {
             self.hosts.idle().filter_map(|held| self.probe_due(&held.record, now)).min(),
             self.refill_due(now),
             self.fail_back_due(now),
+            self.notice_due(),
         ];
         dues.into_iter().flatten().min()
     }
@@ -160,6 +161,7 @@ impl<T> PoolState<T> {
         if self.is_shut_down {
             return chores;
         }
+        self.notice(now);
         self.sweep(now, fx);
         if self.fail_back_due(now).is_some_and(|due| due <= now) {
             self.fail_back(now, fx);

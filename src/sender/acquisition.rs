@@ -7,6 +7,7 @@ use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
 use crate::error::{Classification, FailureKind, SendError};
 use crate::lane::Lane;
+use crate::observer::{AcquireFinished, AcquireOutcome};
 use crate::options::SendOptions;
 use crate::pool::{AcquireError, HostSet, Lease, Renewal, Request};
 use crate::report::{Judged, Limit, send_error};
@@ -76,6 +77,7 @@ impl<'a> Acquisition<'a> {
         let deadline = self.acquire_by(now);
         let request = self.request(deadline, avoid, fresh, only);
         let leased = self.inner.pool.acquire_at(now, request, trace);
+        self.tell(now, &leased);
         self.outcome(leased, deadline, trace)
     }
 
@@ -103,10 +105,47 @@ impl<'a> Acquisition<'a> {
         avoid: &HostSet,
         trace: &mut Recorder,
     ) -> Result<Lease<SmtpConnector>, Failed> {
-        let deadline = self.acquire_by(clock::now());
+        let now = clock::now();
+        let deadline = self.acquire_by(now);
         let request = self.request(deadline, avoid, true, None);
         let leased = lease.renew(why, request, trace);
+        self.tell(now, &leased);
         self.outcome(leased, deadline, trace)
+    }
+
+    /// Tells observers how a call for a connection that came at `now` has ended.
+    #[inline]
+    fn tell(&self, now: Instant, result: &Result<Lease<SmtpConnector>, AcquireError<Judged>>) {
+        match result {
+            Ok(lease) if self.inner.observers.are_there() => self.tell_lease(now, lease),
+            Ok(_) => {}
+            Err(error) => self.tell_refusal(now, error),
+        }
+    }
+
+    #[cold]
+    fn tell_lease(&self, now: Instant, lease: &Lease<SmtpConnector>) {
+        let Inner { pool, observers, .. } = self.inner;
+        let event = AcquireFinished {
+            outcome: AcquireOutcome::Acquired,
+            waited: clock::now().saturating_duration_since(now),
+            host: Some(pool.connector().endpoint(lease.host())),
+            counts: None,
+        };
+        observers.tell_registered(|observer| observer.acquire_finished(&event));
+    }
+
+    fn tell_refusal(&self, now: Instant, error: &AcquireError<Judged>) {
+        let (outcome, counts) = match *error {
+            AcquireError::Exhausted { counts, .. } => (AcquireOutcome::Exhausted, counts),
+            AcquireError::Unavailable { counts, .. } => (AcquireOutcome::Unavailable, counts),
+            AcquireError::Local { counts, .. } => (AcquireOutcome::LocalShortage, counts),
+            AcquireError::Cancelled { counts, .. } => (AcquireOutcome::Cancelled, counts),
+            AcquireError::ShutDown { counts } => (AcquireOutcome::Shutdown, counts),
+        };
+        let waited = clock::now().saturating_duration_since(now);
+        let event = AcquireFinished { outcome, waited, host: None, counts: Some(counts) };
+        self.inner.observers.tell(|observer| observer.acquire_finished(&event));
     }
 
     fn outcome(
@@ -147,7 +186,6 @@ impl<'a> Acquisition<'a> {
         match error {
             AcquireError::Exhausted { cause, counts } => {
                 let what = format!("no connection came free within {waited:.1?} ({limit})");
-                log::warn!("{what}; {counts}");
                 let error =
                     self.without_lease(FailureKind::PoolExhausted, what, "waited for as long as allowed", counts);
                 let endpoint = cause.as_ref().map(|(host, _)| self.inner.pool.connector().endpoint(*host).clone());

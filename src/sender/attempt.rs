@@ -8,6 +8,7 @@ use crate::clock;
 use crate::endpoint::HostId;
 use crate::error::{Classification, FailureKind};
 use crate::event::{Event, Step};
+use crate::observer::AttemptFailed;
 use crate::pool::{Close, Fate, HostSet, Lease, Renewal};
 use crate::report::{Dialogue, Judged, Limit, Met, Receipt, interrupted, judge, send_error};
 use crate::smtp::{Accepted, Mail, Refused, Session, TimeLimits, transact};
@@ -17,6 +18,7 @@ use crate::trace::Recorder;
 use super::Inner;
 use super::acquisition::{Acquisition, Failed, Retry};
 use super::connector::SmtpConnector;
+use super::news::tell_attempt_failed;
 
 /// The fewest messages in a session that a limit is learned from. A smaller number costs little when it is met, and much when it was
 /// taken for a limit by mistake.
@@ -70,8 +72,9 @@ impl Call<'_> {
             };
             let judged = judge(failure, met, options.ambiguity_boundary, limit);
             dialogue(&lease, clock::now()).failed(&judged.failure, &recipients, trace);
-            log_failure(&judged, inner.pool.connector().endpoint(lease.host()));
-            if let Some(why) = renewals.next(judged.verdict.fresh_try, lease.messages()) {
+            let renewal = renewals.next(judged.verdict.fresh_try, lease.messages());
+            tell_failure(inner, &judged, &lease, renewal.is_some());
+            if let Some(why) = renewal {
                 lease = self.acquisition.renew(lease, why, avoid, trace)?;
                 continue;
             }
@@ -127,7 +130,7 @@ impl Renewals {
             }
             FreshTry::SessionLimit if self.session_limit.is_none() => {
                 self.session_limit = Some(messages);
-                Some(Renewal::SessionLimit { messages })
+                Some(Renewal::SessionLimit)
             }
             FreshTry::Reauthenticate if !self.reauthenticated => {
                 self.reauthenticated = true;
@@ -165,16 +168,20 @@ fn fate_of(session: &Session, verdict: &Verdict) -> Fate {
     }
 }
 
-/// Says what was decided; never what the server or the message said.
-fn log_failure(judged: &Judged, endpoint: &crate::endpoint::Endpoint) {
-    let Classification { kind, stage, reason, .. } = judged.verdict.classification;
-    let step = judged.failure.event.step();
-    if kind == FailureKind::UnknownAfterData {
-        log::warn!("{endpoint}: the outcome of a message is unknown: {reason}");
-        return;
-    }
-    match judged.failure.event {
-        Event::Reply(_, code) => log::debug!("{endpoint}: {code} to {step} {stage}: {kind} ({reason})"),
-        _ => log::debug!("{endpoint}: failed in {step} {stage}: {kind} ({reason})"),
-    }
+/// Tells what was decided; never what the server or the message said.
+fn tell_failure(inner: &Inner, judged: &Judged, lease: &Lease<SmtpConnector>, is_replaced: bool) {
+    let classification = judged.verdict.classification;
+    let code = match judged.failure.event {
+        Event::Reply(_, code) => Some(code),
+        _ => None,
+    };
+    let event = AttemptFailed {
+        host: inner.pool.connector().endpoint(lease.host()),
+        connection_id: lease.id(),
+        classification,
+        step: Some(judged.failure.event.step().as_str()),
+        code,
+        is_replaced,
+    };
+    tell_attempt_failed(&inner.observers, &event);
 }

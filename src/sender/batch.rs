@@ -173,7 +173,7 @@ impl<F: FnMut(Progress<'_>)> Board<F> {
         let told = self.tally.note(index, outcome);
         let Some(progress) = &mut self.progress else { return };
         if catch_unwind(AssertUnwindSafe(|| progress(told))).is_err() {
-            log::error!("the progress callback of a batch panicked, and is not called again");
+            log::error!(target: "smtp_pool::pool", event = "progress_panicked"; "the progress callback of a batch panicked, and is not called again");
             self.progress = None;
         }
     }

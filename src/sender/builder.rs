@@ -1,16 +1,20 @@
 //! The builder of a sender.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::observer::{Observer, Observers};
 use crate::options::{AmbiguityBoundary, Backoff, Host, KeepaliveCommand, OptionsError, PoolOptions};
 
 use super::SmtpSender;
 
 /// Builds an [`SmtpSender`]. Each setter writes the field of [`PoolOptions`] with its name, which says what it is for.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[must_use]
 pub struct SmtpSenderBuilder {
     options: PoolOptions,
+    observers: Vec<Arc<dyn Observer>>,
 }
 
 macro_rules! setters {
@@ -28,6 +32,18 @@ macro_rules! setters {
 impl SmtpSenderBuilder {
     pub(super) fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets every option at once, for options that come from a file.
+    pub fn options(mut self, options: PoolOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Registers an observer, to be told of everything that happens; one more each time.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
     }
 
     /// Adds a host to [`PoolOptions::hosts`].
@@ -93,6 +109,13 @@ impl SmtpSenderBuilder {
     ///
     /// [`OptionsError`] names the first option that cannot be used, its value and the rule it breaks.
     pub fn build(self) -> Result<SmtpSender, OptionsError> {
-        SmtpSender::from_options(self.options)
+        SmtpSender::open(self.options, Observers::new(self.observers))
+    }
+}
+
+impl fmt::Debug for SmtpSenderBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { options, observers } = self;
+        f.debug_struct("SmtpSenderBuilder").field("options", options).field("observers", &observers.len()).finish()
     }
 }

@@ -7,12 +7,15 @@ use lettre::address::Envelope;
 use crate::clock::{self, Deadline};
 use crate::endpoint::Endpoint;
 use crate::error::SendError;
+use crate::observer::AttemptFailed;
 use crate::options::{KeepaliveCommand, SendOptions};
 use crate::pool::{Close, Fate, Lease as PoolLease};
+use crate::reply::Reply;
 use crate::report::{HeldSession, Limit, Receipt, SendSettings};
 use crate::stats::DiscardReason;
 
 use super::connector::SmtpConnector;
+use super::news::{tell_attempt_failed, tell_end};
 use super::{Inner, SmtpSender};
 
 /// An exclusive connection, from [`SmtpSender::lease`]: for a run of messages that must go over one session, or for talking to one
@@ -81,14 +84,25 @@ impl Lease {
         content: &[u8],
         options: &SendOptions,
     ) -> Result<Receipt, SendError> {
-        let receipt = self.held().send(envelope, content, options);
-        match receipt {
-            Ok(receipt) => {
-                self.lease.note_delivered();
-                Ok(receipt)
+        let started = clock::now();
+        let result = self.held().send(envelope, content, options);
+        let result = result.map_err(|error| error.with_pool(self.inner().pool.counts()));
+        match &result {
+            Ok(_) => self.lease.note_delivered(),
+            Err(error) => {
+                let event = AttemptFailed {
+                    host: self.endpoint(),
+                    connection_id: self.connection_id(),
+                    classification: error.classification(),
+                    step: None,
+                    code: error.response().map(Reply::code),
+                    is_replaced: false,
+                };
+                tell_attempt_failed(&self.inner().observers, &event);
             }
-            Err(error) => Err(error.with_pool(self.inner().pool.counts())),
         }
+        tell_end(&self.inner().observers, started, &result);
+        result
     }
 
     /// Asks the server for a sign of life with NOOP; only 250 is one. Bounded by `send_timeout`.

@@ -9,6 +9,7 @@ mod connector;
 mod diary;
 mod identity;
 mod lease;
+mod news;
 mod pause;
 mod retry;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use lettre::address::Envelope;
 
 use crate::endpoint::HostId;
 use crate::error::SendError;
+use crate::observer::Observers;
 use crate::options::{OptionsError, PoolOptions, SendOptions, validate};
 use crate::pool::{HostPlan, Learning, Limits, Pool};
 use crate::report::Receipt;
@@ -82,6 +84,7 @@ struct Inner {
     pool: Pool<SmtpConnector>,
     /// Where a retry waits for its turn.
     pause: Arc<Pause>,
+    observers: Observers,
 }
 
 impl SmtpSender {
@@ -96,7 +99,11 @@ impl SmtpSender {
     /// # Errors
     ///
     /// [`OptionsError`] names the first option that cannot be used, its value and the rule it breaks.
-    pub fn from_options(mut options: PoolOptions) -> Result<Self, OptionsError> {
+    pub fn from_options(options: PoolOptions) -> Result<Self, OptionsError> {
+        Self::open(options, Observers::default())
+    }
+
+    fn open(mut options: PoolOptions, observers: Observers) -> Result<Self, OptionsError> {
         validate(&options)?;
         let connector = SmtpConnector::new(&mut options);
         let hosts = options.hosts.iter().enumerate().map(|(index, host)| HostPlan {
@@ -107,9 +114,9 @@ impl SmtpSender {
         });
         let hosts = hosts.collect();
         let limits = limits_of(&options, connector.worthwhile_time());
-        let pool = Pool::new(connector, hosts, limits, fastrand::u64(..))
+        let pool = Pool::new(connector, hosts, limits, fastrand::u64(..), observers.clone())
             .map_err(|error| OptionsError::new("maintenance thread", error.to_string(), "it must be able to start"))?;
-        Ok(Self { inner: Arc::new(Inner { options, pool, pause: Arc::default() }) })
+        Ok(Self { inner: Arc::new(Inner { options, pool, pause: Arc::default(), observers }) })
     }
 
     /// Sends a message to the recipients of its envelope, all of them or none.

@@ -18,6 +18,7 @@ use crate::trace::{Recorder, TraceEvent};
 use super::Inner;
 use super::acquisition::{Acquisition, Failed, Retry};
 use super::attempt::Call;
+use super::news::{tell_end, tell_retry};
 
 /// Sends one message, in as many transactions as its recipients take.
 pub(super) fn run(
@@ -26,12 +27,14 @@ pub(super) fn run(
     content: &[u8],
     options: &SendOptions,
 ) -> Result<Receipt, SendError> {
-    let mut trace = Recorder::new(acquisition.started);
-    let result = in_parts(acquisition, envelope, content, options, &mut trace);
-    match result {
-        Ok(receipt) => Ok(receipt.with_trace(trace.finish(acquisition.inner.pool.connector().hosts()))),
-        Err(error) => Err(end(trace, acquisition.inner, error)),
-    }
+    let Acquisition { inner, started, .. } = acquisition;
+    let mut trace = Recorder::new(started);
+    let result = match in_parts(acquisition, envelope, content, options, &mut trace) {
+        Ok(receipt) => Ok(receipt.with_trace(trace.finish(inner.pool.connector().hosts()))),
+        Err(error) => Err(end(trace, inner, error)),
+    };
+    tell_end(&inner.observers, started, &result);
+    result
 }
 
 /// The error of a call that has failed now, with its trace.
@@ -85,18 +88,21 @@ fn deliver(call: &Call<'_>, mut now: Instant, trace: &mut Recorder) -> Result<Re
         let Some(retry) = retry else { return Err(failed) };
         avoid.insert(retry.host);
         fresh = retry.fresh;
-        if !has_other_host(inner, &avoid) {
-            let turn = Deadline::after(delay(&inner.options, attempts, fastrand::f64()));
+        if has_other_host(inner, &avoid) {
+            tell_retry(&inner.observers, &failed.error, Duration::ZERO);
+            now = clock::now();
+            trace.step(now, None, None, TraceEvent::FailedOver { attempt: attempts + 1 });
+        } else {
+            let pause = delay(&inner.options, attempts, fastrand::f64());
+            let turn = Deadline::after(pause);
             if caller.is_some_and(|caller| caller <= turn) {
                 return Err(failed);
             }
+            tell_retry(&inner.observers, &failed.error, pause);
             let began = clock::now();
             inner.pause.until(turn, cancel);
             now = clock::now();
             trace.step(now, Some(now - began), None, TraceEvent::BackedOff { attempt: attempts + 1 });
-        } else {
-            now = clock::now();
-            trace.step(now, None, None, TraceEvent::FailedOver { attempt: attempts + 1 });
         }
     }
 }

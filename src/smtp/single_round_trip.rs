@@ -62,7 +62,12 @@ impl SingleRoundTrip {
     /// The host gets it wrong: no further message goes to it this way.
     pub(super) fn give_up(&self, why: &Event) {
         if !self.host.is_given_up.swap(true, Ordering::Relaxed) {
-            log::debug!("{}: messages go by DATA from now on, BDAT came to nothing: {why}", self.host.endpoint);
+            let host = &self.host.endpoint;
+            log::debug!(
+                target: "smtp_pool::host",
+                event = "bdat_given_up", host:%, error:% = why;
+                "{host}: messages go by DATA from now on, BDAT came to nothing: {why}"
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::paired::{Spread, as_f64};
 use crate::postfix::free_port;
 use crate::report::{Bound, Report, Row};
 use crate::sink::Sink;
-use crate::trace::Traced;
+use crate::strace::Traced;
 
 const PEERS: [Peer; 5] = [Peer::Pool, Peer::RawPipelining, Peer::RawSequential, Peer::R2d2, Peer::LettrePool];
 const SIZE: usize = 700;

@@ -15,6 +15,7 @@ use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::{Endpoint, HostId};
 use crate::lane::Lane;
+use crate::observer::Observers;
 use crate::paired::{Contestant, Spread, as_f64, compete, processor_time};
 use crate::pool::{Close, Connector, Fate, HostPlan, HostSet, Learning, Lease, Limits, OpenError, Pool, Request};
 use crate::postfix::free_port;
@@ -94,7 +95,7 @@ pub fn our_pool() -> Pool<Bare> {
         exponential: true,
         jitter: 0.2,
     };
-    Pool::new(Bare, vec![plan], limits, 1).unwrap()
+    Pool::new(Bare, vec![plan], limits, 1, Observers::default()).unwrap()
 }
 
 fn their_pool() -> r2d2::Pool<Bare> {

@@ -357,7 +357,7 @@ fn a_session_limit_leaves_the_siblings() {
     drop(pair);
     let lease = lease(&pool);
     let id = lease.id();
-    let renewed = got(lease.renew(Renewal::SessionLimit { messages: 5 }, fresh(), &mut ()));
+    let renewed = got(lease.renew(Renewal::SessionLimit, fresh(), &mut ()));
     assert_eq!(pool.connector().fate(id), Some(Close::Polite));
     assert_eq!((pool.counts().idle, pool.counts().leased), (1, 1));
     assert_eq!(pool.status().discarded.of(DiscardReason::MaxMessages), 1);

@@ -10,6 +10,7 @@ use crate::blame::Blame;
 use crate::cancel::CancelToken;
 use crate::clock::Deadline;
 use crate::endpoint::{Endpoint, HostId};
+use crate::observer::{Observer, Observers};
 use crate::pool::{AcquireError, Close, Connector, HostPlan, Learning, Lease, Limits, OpenError, Pool, Request};
 use crate::sync::Mutex;
 
@@ -254,7 +255,13 @@ pub(in crate::pool) fn limits(max_size: usize) -> Limits {
 
 /// A pool with a thread that looks after it.
 pub(super) fn attended(fake: Fake, plans: Vec<HostPlan>, limits: Limits) -> Pool<Fake> {
-    Pool::new(fake, plans, limits, 7).unwrap()
+    Pool::new(fake, plans, limits, 7, Observers::default()).unwrap()
+}
+
+/// The same, observed.
+pub(super) fn observed(fake: Fake, plans: Vec<HostPlan>, limits: Limits, observer: impl Observer) -> Pool<Fake> {
+    let observer: Arc<dyn Observer> = Arc::new(observer);
+    Pool::new(fake, plans, limits, 7, Observers::new([observer])).unwrap()
 }
 
 /// A pool with one host for each priority given, whose callers do everything themselves.

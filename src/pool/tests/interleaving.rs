@@ -15,6 +15,7 @@ use crate::cancel::CancelToken;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
 use crate::lane::Lane;
+use crate::observer::{LevelsChanged, Observer, Observers, WaitersChanged};
 use crate::pool::Learning;
 use crate::pool::shared::Shared;
 use crate::pool::tests::fake::{limits, plan};
@@ -64,6 +65,27 @@ struct Yard {
     /// Told of each connection that is begun to be opened.
     on_open: Option<Box<dyn Fn(u64) + Send + Sync>>,
     pool: OnceLock<Weak<Shared<Self>>>,
+    told: Arc<Told>,
+}
+
+/// All that the pool has told of its counts: idle, leased, connecting, waiting.
+#[derive(Debug, Default)]
+struct Told(Mutex<[i64; 4]>);
+
+impl Told {
+    fn add(&self, by: [i64; 4]) {
+        self.0.lock().iter_mut().zip(by).for_each(|(sum, by)| *sum += by);
+    }
+}
+
+impl Observer for Told {
+    fn levels_changed(&self, event: &LevelsChanged<'_>) {
+        self.add([event.idle, event.leased, event.connecting, 0]);
+    }
+
+    fn waiters_changed(&self, event: &WaitersChanged) {
+        self.add([0, 0, 0, event.waiting]);
+    }
 }
 
 /// One connection's place in the books.
@@ -81,7 +103,14 @@ impl Drop for Wire {
 
 impl Yard {
     fn new(luck: impl Fn() -> Luck + Send + Sync + 'static) -> Self {
-        Self { book: Arc::default(), luck: Box::new(luck), mortality: 0, on_open: None, pool: OnceLock::new() }
+        Self {
+            book: Arc::default(),
+            luck: Box::new(luck),
+            mortality: 0,
+            on_open: None,
+            pool: OnceLock::new(),
+            told: Arc::default(),
+        }
     }
 
     /// What a callback of an application may do.
@@ -148,9 +177,11 @@ type Got = Result<Lease<Yard>, AcquireError<String>>;
 
 fn open(yard: Yard, hosts: usize, limits: Limits, attended: bool) -> Pool<Yard> {
     let hosts: Vec<HostPlan> = (0..hosts).map(|_| plan(0, 1)).collect();
+    let told: Arc<dyn Observer> = yard.told.clone();
+    let observers = Observers::new([told]);
     let pool = match attended {
-        true => Pool::new(yard, hosts, limits, fastrand::u64(..)).unwrap(),
-        false => Pool::unattended(yard, hosts, limits, fastrand::u64(..)),
+        true => Pool::new(yard, hosts, limits, fastrand::u64(..), observers).unwrap(),
+        false => Pool::of(Shared::new(yard, hosts, limits, fastrand::u64(..), observers).0),
     };
     pool.connector().pool.set(Arc::downgrade(&pool.shared)).unwrap();
     pool
@@ -202,6 +233,9 @@ fn assert_at_rest(pool: &Pool<Yard>) {
     let counts = status.counts;
     assert!(drained && counts.waiting == 0, "{counts}");
     assert_eq!(status.created, status.discarded.total() + counts.idle as u64, "{status:?}");
+    // Whatever the order in which it was told.
+    let shown = [counts.idle, counts.leased, counts.connecting, counts.waiting].map(|count| count as i64);
+    assert_eq!(*pool.connector().told.0.lock(), shown, "told, and shown");
     let book = pool.connector().book.lock();
     assert_eq!(book.places, counts.idle, "{counts}");
     assert!(book.lent.is_empty());

@@ -14,6 +14,7 @@ mod lanes;
 mod learning;
 mod maintenance;
 mod model;
+mod observing;
 mod other_pools;
 mod outwaiting;
 mod reserve;

@@ -15,6 +15,7 @@ mod health;
 mod play;
 mod steps;
 mod thread;
+mod watched;
 
 use std::cell::Cell;
 use std::env;

@@ -7,8 +7,9 @@ use crate::stats::DiscardReason;
 
 impl Play {
     /// What holds after every step.
-    pub(super) fn check(&self) {
-        let Self { book, state, .. } = self;
+    pub(super) fn check(&mut self) {
+        self.check_told();
+        let Self { book, state, .. } = &*self;
         let status = state.status(book.now);
         let standing = book.standing_in_all();
         assert!(standing <= book.setup.max_size, "I1: {standing} connections stand or are being opened");

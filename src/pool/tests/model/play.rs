@@ -8,6 +8,7 @@ use super::book::{Book, Caller, Place, Verdict, Wish, ms};
 use super::health::HostBook;
 use super::steps::{Connecting, HOSTS, How, Setup, Step};
 use super::thread::Thread;
+use super::watched::Sums;
 use crate::blame::Blame;
 use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
@@ -74,6 +75,8 @@ pub(super) struct Play {
     pub(super) closing: Vec<Held<u64>>,
     pub(super) thread: Thread,
     pub(super) tally: Tally,
+    /// All changes that observers were told of, if there are any.
+    pub(super) told: Option<Sums>,
     start: Instant,
     is_told: bool,
 }
@@ -111,6 +114,11 @@ impl Play {
         if setup.is_attended {
             state.attend(start);
         }
+        // Every other pool is observed.
+        let told = (setup.seed % 2 == 1).then(|| Sums::new(setup.hosts.len()));
+        if told.is_some() {
+            state.observe();
+        }
         Self {
             state,
             book: Book::new(setup, start),
@@ -120,6 +128,7 @@ impl Play {
             closing: Vec::new(),
             thread: Thread::new(setup.is_attended),
             tally: Tally::default(),
+            told,
             start,
             is_told,
         }
@@ -422,7 +431,8 @@ impl Play {
     }
 
     /// Does what was decided.
-    pub(super) fn carry_out(&mut self, own: Option<Own>, fx: Effects<u64>) {
+    pub(super) fn carry_out(&mut self, own: Option<Own>, mut fx: Effects<u64>) {
+        self.watch(&mut fx);
         let gifts = fx.gifts.iter().map(|(_, gift)| gift);
         let evicted: Vec<u64> = gifts
             .chain(own.iter().filter_map(|(step, ..)| match step {
@@ -491,12 +501,12 @@ impl Play {
         match *event {
             // Told where its place goes to.
             Event::Discarded { id, reason: DiscardReason::Evicted, .. } if evicted.contains(&id) => {}
-            Event::Discarded { id, messages, reason, host } => {
+            Event::Discarded { id, messages, reason, host, .. } => {
                 let it = &self.book.connections[&id];
                 assert_eq!((messages, host.0), (it.messages, it.host), "connection {id}");
                 self.book.discarded(id, reason);
             }
-            Event::CooldownEntered { host, pause } => {
+            Event::CooldownEntered { host, pause, .. } => {
                 let due = self.book.due_pause.take();
                 let Some((_, Some((shortest, longest)))) = due.filter(|&(due, _)| due == host.0) else {
                     panic!("I10: a pause of {pause:?}, where there was to be none: {due:?}");
@@ -512,11 +522,15 @@ impl Play {
                 assert!(self.book.setup.learns, "nothing is to be learned");
                 self.book.hosts[host.0].takes_no_more_than(connections, self.book.now);
             }
-            Event::SilenceLimitLearned { host, limit } => {
+            Event::IdleLimitLearned { host, limit } => {
                 self.tally.silences += 1;
                 assert_eq!(Some(limit), self.book.hosts[host.0].silence_limit(self.book.now), "what was learned");
             }
-            Event::Opened { .. } | Event::OpenFailed { .. } | Event::CooldownLeft { .. } => {}
+            Event::Opened { .. }
+            | Event::OpenFailed { .. }
+            | Event::CooldownLeft { .. }
+            | Event::MessageLimitLearned { .. }
+            | Event::ReconnectSuppressed { .. } => {}
         }
     }
 

@@ -185,7 +185,7 @@ impl Play {
             return;
         }
         let left = (!retired.is_empty()).then_some(self.book.now);
-        let dues = [left, self.book.care_due(), self.reserve_due()];
+        let dues = [left, self.book.care_due(), self.reserve_due(), self.told_due()];
         if let Some(due) = dues.into_iter().flatten().min().map(|due| due.max(self.book.latest)) {
             assert!(self.thread.sleeps_until.is_some_and(|at| at <= due), "the thread oversleeps {due:?}");
         }
