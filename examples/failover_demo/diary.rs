@@ -89,7 +89,10 @@ impl Observer for Diary {
     fn cooldown_entered(&self, event: &CooldownEntered<'_>) {
         let CooldownEntered { pause, failures, .. } = event;
         let plural = if *failures == 1 { "" } else { "s" };
-        self.note(self.host(event.host), format!("cools down for {pause:.1?} after {failures} failure{plural}"));
+        self.note(
+            self.host(event.host),
+            format!("cools down for {:.1} s after {failures} failure{plural}", pause.as_secs_f64()),
+        );
     }
 
     fn cooldown_left(&self, event: &CooldownLeft<'_>) {

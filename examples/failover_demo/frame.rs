@@ -162,7 +162,7 @@ fn totals(picture: &Picture, width: usize) -> Line {
         .ink(Ink::Plain, &format!("   {} tried again", picture.retries))
         .ink(alarm(picture.failed), &format!("   {} failed", picture.failed))
         .ink(alarm(picture.unknown), &format!("   {} in doubt", picture.unknown))
-        .ink(Ink::Dim, &format!("   connections: {} opened, {} closed", picture.opened, picture.closed))
+        .ink(Ink::Dim, &format!("   {} opened, {} closed", picture.opened, picture.closed))
 }
 
 fn entry_line(entry: &Entry, width: usize) -> Line {

@@ -47,6 +47,9 @@ impl Line {
             .take(self.width - self.used)
             .map(|character| if character.is_control() { '?' } else { character })
             .collect();
+        if piece.is_empty() {
+            return self;
+        }
         self.used += piece.chars().count();
         match self.pieces.last_mut() {
             Some((last, pieces)) if *last == ink => pieces.push_str(&piece),

@@ -11,8 +11,11 @@ use crate::stage::Stage;
 use crate::time;
 
 const THREADS: usize = 5;
-/// Between two mails of a thread.
-const PACE: Duration = Duration::from_millis(12);
+/// Between two mails of a thread, at its busiest and at its laziest.
+const BUSY: Duration = Duration::from_millis(6);
+const LAZY: Duration = Duration::from_millis(24);
+/// From one rush to the next; not the period of the plot, so that each outage looks different.
+const TIDE: Duration = Duration::from_secs(9);
 
 pub struct Load<'a> {
     stage: &'a Stage,
@@ -41,7 +44,7 @@ impl<'a> Load<'a> {
             scope.spawn(|| {
                 while !self.is_over.load(Ordering::Relaxed) {
                     self.send(self.next.fetch_add(1, Ordering::Relaxed));
-                    time::pause(PACE);
+                    time::pause(pace(self.stage.at()));
                 }
             });
         }
@@ -65,7 +68,7 @@ impl<'a> Load<'a> {
             match self.stage.sender.send(&message) {
                 Ok(_) => return,
                 Err(error) if error.is_retry_safe() && tries_left > 0 => {
-                    time::pause(error.retry_after().unwrap_or(PACE).min(Duration::from_secs(1)));
+                    time::pause(error.retry_after().unwrap_or(LAZY).min(Duration::from_secs(1)));
                 }
                 Err(error) => {
                     return self.given_up().push((number, error.to_string()));
@@ -73,6 +76,12 @@ impl<'a> Load<'a> {
             }
         }
     }
+}
+
+/// Goes up and down, so that there is a shape to see.
+fn pace(at: Duration) -> Duration {
+    let phase = (at.as_secs_f64() / TIDE.as_secs_f64()).fract();
+    BUSY + (LAZY - BUSY).mul_f64((2.0 * phase - 1.0).abs())
 }
 
 /// The Message-ID that the servers count by.
