@@ -51,6 +51,11 @@ pub fn of(result: &Result<Receipt, SendError>) -> (State, String) {
     }
 }
 
+/// For somebody who watches: what the server said, or else what kind of failure it was.
+pub fn in_short(error: &SendError) -> String {
+    error.response().map_or_else(|| error.kind().to_string(), ToString::to_string)
+}
+
 /// Whether the next mail would fail in the same way, so that it is better to stop.
 pub fn ends_the_run(error: &SendError) -> bool {
     match error.kind() {

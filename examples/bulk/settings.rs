@@ -54,6 +54,7 @@ impl Settings {
     }
 
     pub fn sender(&self) -> Result<SmtpSender, Error> {
-        Ok(SmtpSender::builder().host(self.host.clone()).build()?)
+        // A pause before a retry would hold up the rest of a block.
+        Ok(SmtpSender::builder().host(self.host.clone()).max_size(8).max_retries(0).build()?)
     }
 }
