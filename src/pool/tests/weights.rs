@@ -14,7 +14,7 @@ const PLACES: usize = 8;
 const MESSAGES: usize = 4000;
 
 /// A lease of whatever host, opened in the place of another one if need be.
-fn lease(desk: &mut Desk) -> Record {
+fn lease(desk: &mut Desk) -> Box<Record> {
     match desk.ask(desk.request(10)).1 {
         Step::Take(Gift::Connection(held, _)) => held.record,
         Step::Take(Gift::Permit(grant)) => {
@@ -33,7 +33,7 @@ fn lease(desk: &mut Desk) -> Record {
 fn shares(mut takes: impl FnMut(usize, usize) -> Duration) -> [usize; 2] {
     let mut desk = Desk::new(PLACES, vec![plan(0, 3), plan(0, 1)]);
     let mut agenda = BinaryHeap::new();
-    let mut leases: HashMap<usize, Record> = HashMap::new();
+    let mut leases: HashMap<usize, Box<Record>> = HashMap::new();
     let mut shares = [0; 2];
     for number in 0..MESSAGES {
         if let Some(Reverse((at, earlier))) = (number >= PLACES).then(|| agenda.pop()).flatten() {
