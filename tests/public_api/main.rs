@@ -57,7 +57,7 @@ fn rustdoc_json() -> PathBuf {
         .args(["rustdoc", "--locked", "--quiet", "--lib", "--all-features", "--target-dir"])
         .arg(target)
         .args(["--", "-Z", "unstable-options", "--output-format", "json"])
-        .env("RUSTDOC", root.join("tests/public_api/rustdoc_with_json.sh"))
+        .env("RUSTDOC", root.join("tests/public_api/unstable_rustdoc.sh"))
         .status()
         .unwrap();
     assert!(ended.success(), "rustdoc: {ended}");
