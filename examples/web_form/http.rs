@@ -61,7 +61,8 @@ pub fn respond(request: Request, answer: Answer) {
         );
         // Not "no-referrer", which would take the Origin from POSTs.
         put("Referrer-Policy", "same-origin");
-        put("Cache-Control", "no-store");
+        // Not "no-store": who goes back in the browser has to find the form with the ticket that was used.
+        put("Cache-Control", "private, no-cache");
     }
     if let Some(wait) = answer.retry_after {
         put("Retry-After", &whole_seconds(wait).to_string());

@@ -6,7 +6,7 @@ use smtp_pool::{HostState, HostStatus, PoolStatus};
 
 use crate::desk::now;
 use crate::html::{Html, html};
-use crate::outcome::{Outcome, whole_seconds};
+use crate::outcome::{Outcome, Tone, whole_seconds};
 use crate::page::{duration, milliseconds, tone};
 
 /// The part that is fetched again and again.
@@ -17,7 +17,7 @@ pub fn live(status: &PoolStatus, recent: &[Arc<Outcome>]) -> Html {
         "<dl class=\"tiles\">\n"
         (tile("connections", of(counts.total, counts.max_size))) (tile("sending", counts.leased.to_string()))
         (tile("idle", counts.idle.to_string())) (tile("connecting", counts.connecting.to_string()))
-        (tile("waiting", counts.waiting.to_string())) (tile("gave up waiting", status.exhausted.to_string()))
+        (tile("waiting", counts.waiting.to_string())) (tile("exhausted", status.exhausted.to_string()))
         "</dl>\n"
         "<section class=\"card\" aria-labelledby=\"hosts\"><h2 id=\"hosts\">Hosts</h2>\n" (hosts(&status.hosts)) "</section>\n"
         "<section class=\"card\" aria-labelledby=\"recent\"><h2 id=\"recent\">Latest mails</h2>\n" (outcomes(recent)) "</section>\n</div>\n"
@@ -45,7 +45,7 @@ fn hosts(hosts: &[HostStatus]) -> Html {
             _ => ("doubt", "in a state of its own".to_owned()),
         };
         let error = host.last_error.as_ref().map(|error| {
-            html! { "<p class=\"error\">Last error, after " (host.consecutive_failures) " in a row: " (&**error) "</p>" }
+            html! { "<p class=\"error\">" (&**error) " (" (times(host.consecutive_failures)) ")</p>" }
         });
         list.add(html! {
             "<li><p class=\"host\"><strong>" (host.endpoint.to_string()) "</strong> <span class=\"pill " (class) "\">" (state) "</span></p>"
@@ -57,6 +57,10 @@ fn hosts(hosts: &[HostStatus]) -> Html {
     html! { (list) "</ul>\n" }
 }
 
+fn times(failures: u32) -> String {
+    if failures > 1 { format!("{failures} times in a row") } else { "once".to_owned() }
+}
+
 fn outcomes(recent: &[Arc<Outcome>]) -> Html {
     if recent.is_empty() {
         return html! { "<p class=\"hint\">None yet. <a href=\"/\">Write one</a>.</p>\n" };
@@ -65,12 +69,20 @@ fn outcomes(recent: &[Arc<Outcome>]) -> Html {
     for outcome in recent {
         let ago = now().saturating_duration_since(outcome.at).as_secs();
         rows.add(html! {
-            "<li><span class=\"pill " (tone(outcome.tone())) "\">" (outcome.headline()) "</span> <code>" (outcome.kind) "</code>"
+            "<li><span class=\"pill " (tone(outcome.tone())) "\">" (short(outcome.tone())) "</span> <code>" (outcome.kind) "</code>"
             "<span class=\"hint\">" (duration(ago)) " ago, took " (milliseconds(outcome.took.as_millis())) "</span>"
             "<a href=\"/outcome/" (&outcome.ticket) "\">trace<span class=\"unseen\"> of " (&outcome.message_id) "</span></a></li>\n"
         });
     }
     html! { "<ul class=\"recent\">\n" (rows) "</ul>\n" }
+}
+
+const fn short(tone: Tone) -> &'static str {
+    match tone {
+        Tone::Good => "Sent",
+        Tone::Doubt => "Perhaps sent",
+        Tone::Bad => "Not sent",
+    }
 }
 
 /// One mail, step by step.
