@@ -8,6 +8,7 @@ use tiny_http::{Method, Request};
 
 use crate::desk::{Desk, Handed, fresh_ticket, is_ticket};
 use crate::form::{Form, Mistakes};
+use crate::html::Html;
 use crate::http::{Answer, BodyError, body, is_same_origin, respond};
 use crate::page;
 use crate::relay::{Mood, Relay};
@@ -70,10 +71,9 @@ impl App {
     fn get(&self, path: &str) -> Answer {
         let mood = self.relay.as_ref().map(Relay::mood);
         match path {
-            "/" => {
-                let form = page::form(&Form::default(), &Mistakes::default(), &fresh_ticket(), self.desk.from());
-                Answer::page(200, page::whole("Write a mail", page::Place::Write, form, mood))
-            }
+            // The ticket is in the address, where a browser finds it again that goes back or reloads. (A hidden field would be a fresh
+            // one then, between fields that the browser fills in as they were.)
+            "/" => Answer::see(format!("/mail/{}", fresh_ticket())),
             "/status" => {
                 let live = status::live(&self.desk.sender().status(), &self.desk.recent(SHOWN));
                 Answer::page(200, page::whole("Status", page::Place::Status, live, mood))
@@ -85,12 +85,31 @@ impl App {
             "/metrics" => Answer::new(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render()),
             "/style.css" => Answer::new(200, "text/css; charset=utf-8", STYLE),
             "/status.js" => Answer::new(200, "text/javascript; charset=utf-8", SCRIPT),
-            _ => match path.strip_prefix("/outcome/").and_then(|ticket| self.desk.outcome(ticket)) {
-                Some(outcome) => {
-                    Answer::page(200, page::whole("Outcome", page::Place::Status, status::trace(&outcome), None))
+            _ => {
+                let mail = path.strip_prefix("/mail/").filter(|ticket| is_ticket(ticket));
+                if let Some(ticket) = mail {
+                    return Answer::page(200, page::whole("Write a mail", page::Place::Write, self.mail(ticket), mood));
                 }
-                None => Answer::page(404, page::whole("Not found", page::Place::Elsewhere, page::not_found(), None)),
-            },
+                match path.strip_prefix("/outcome/").and_then(|ticket| self.desk.outcome(ticket)) {
+                    Some(outcome) => {
+                        Answer::page(200, page::whole("Outcome", page::Place::Status, status::trace(&outcome), None))
+                    }
+                    None => {
+                        Answer::page(404, page::whole("Not found", page::Place::Elsewhere, page::not_found(), None))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The form of a mail that can be sent under this ticket, or why none can.
+    fn mail(&self, ticket: &str) -> Html {
+        match self.desk.handed(ticket) {
+            Some(Handed::InProgress) => page::in_progress(ticket),
+            Some(Handed::Outcome(outcome)) if !outcome.may_be_sent_again() => {
+                page::outcome(&outcome, &Form::default(), self.desk.from())
+            }
+            _ => page::form(&Form::default(), &Mistakes::default(), ticket, self.desk.from()),
         }
     }
 

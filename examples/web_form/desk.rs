@@ -114,6 +114,15 @@ impl Desk {
         self.book().outcome(ticket)
     }
 
+    /// What is known of a ticket; none if nobody came with it yet.
+    pub fn handed(&self, ticket: &str) -> Option<Handed> {
+        let book = self.book();
+        match book.mails.get(ticket)? {
+            Mail::Sending => Some(Handed::InProgress),
+            Mail::Settled { outcome, .. } => Some(Handed::Outcome(Arc::clone(outcome))),
+        }
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }

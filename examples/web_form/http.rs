@@ -16,7 +16,7 @@ pub struct Answer {
     pub content_type: &'static str,
     pub body: String,
     pub retry_after: Option<Duration>,
-    pub location: Option<&'static str>,
+    pub location: Option<String>,
 }
 
 impl Answer {
@@ -32,9 +32,9 @@ impl Answer {
         Self::new(status, "text/plain; charset=utf-8", body)
     }
 
-    /// What a browser does after a POST that has nothing to show: a GET, so that a reload posts nothing.
-    pub fn see(location: &'static str) -> Self {
-        Self { location: Some(location), ..Self::text(303, "") }
+    /// What a browser does with it is a GET, so that a reload posts nothing.
+    pub fn see(location: impl Into<String>) -> Self {
+        Self { location: Some(location.into()), ..Self::text(303, "") }
     }
 }
 
@@ -61,14 +61,13 @@ pub fn respond(request: Request, answer: Answer) {
         );
         // Not "no-referrer", which would take the Origin from POSTs.
         put("Referrer-Policy", "same-origin");
-        // Not "no-store": who goes back in the browser has to find the form with the ticket that was used.
-        put("Cache-Control", "private, no-cache");
+        put("Cache-Control", "no-store");
     }
     if let Some(wait) = answer.retry_after {
         put("Retry-After", &whole_seconds(wait).to_string());
     }
     if let Some(location) = answer.location {
-        put("Location", location);
+        put("Location", &location);
     }
     // A browser that has gone away is nobody's failure.
     drop(request.respond(response));

@@ -10,7 +10,8 @@
 //!
 //! | path | what is there |
 //! |---|---|
-//! | `/` | the form; `POST` to it sends |
+//! | `/` | leads to the form of a new mail; `POST` to it sends |
+//! | `/mail/…` | the form of this mail, or what became of it |
 //! | `/status` | hosts, connections, waiters and the last outcomes, live |
 //! | `/outcome/…` | one outcome with its trace |
 //! | `/metrics` | for Prometheus |

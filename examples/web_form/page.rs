@@ -132,7 +132,7 @@ pub fn in_progress(ticket: &str) -> Html {
     html! {
         "<div class=\"banner doubt\" role=\"status\"><h1>It is being sent</h1>"
         "<p>This mail was handed in already, and nobody knows yet what becomes of it. It is not sent a second time.</p></div>\n"
-        "<p><a class=\"button\" href=\"/outcome/" (ticket) "\">What became of it?</a></p>\n"
+        "<p><a class=\"button\" href=\"/mail/" (ticket) "\">What became of it?</a></p>\n"
     }
 }
 

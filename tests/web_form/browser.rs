@@ -47,7 +47,13 @@ impl Browser {
                 "--disable-extensions",
                 "--disable-background-networking",
             ])
-            .args(["--disable-component-update", "--disable-sync", "--mute-audio"])
+            // Going back fetches the page anew, which is the harder case and the one that has an event.
+            .args([
+                "--disable-features=BackForwardCache",
+                "--disable-component-update",
+                "--disable-sync",
+                "--mute-audio",
+            ])
             .arg(format!("--user-data-dir={}", profile.display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -152,7 +152,7 @@ fn a_person_sees_what_became_of_the_mail_at_a_desk_and_on_a_phone() {
 
 #[test]
 #[ignore = "needs a browser: apt-get install --no-install-recommends chromium"]
-fn going_back_and_pressing_the_button_again_sends_nothing_twice() {
+fn who_goes_back_in_the_browser_finds_the_outcome_and_no_button() {
     let server =
         TestServer::builder().script(Script::new().once(Stage::EndOfData, [Action::Accept, Action::Reset])).start();
     let program = Program::start(Some(&server));
@@ -163,12 +163,10 @@ fn going_back_and_pressing_the_button_again_sends_nothing_twice() {
     assert_eq!(browser.status(), 504);
     let number = browser.text("document.querySelectorAll('dd code')[1].textContent");
     browser.go_back();
-    assert_eq!(browser.text("document.getElementById('to').value"), "to1@example.net", "as it was left");
-    browser.follows("button.send");
-    assert_eq!(
-        (browser.status(), browser.text("document.querySelectorAll('dd code')[1].textContent")),
-        (504, number.clone())
-    );
+    // Chromium fills in what was typed and fetches the page anew: a form with a fresh ticket would send a second copy.
+    assert_eq!(browser.text(HEADLINE), "Perhaps sent, perhaps not");
+    assert_eq!(browser.text("document.querySelectorAll('dd code')[1].textContent"), number);
+    assert_eq!(browser.eval("document.querySelectorAll('form').length"), json!(0));
     assert_eq!((server.messages().len(), server.accepted(&number)), (1, 1));
 }
 

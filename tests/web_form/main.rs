@@ -105,7 +105,7 @@ fn a_ticket_is_sent_once_however_often_it_is_posted() {
     let held = Script::new().once(Stage::EndOfData, [Action::barrier("held"), Action::Default]);
     let server = TestServer::builder().script(held).start();
     let program = Program::start(Some(&server));
-    let form = program.get("/");
+    let form = program.form();
     let fields = mail("ticket", form.ticket());
     let id = format!("<{}@example.com>", form.ticket());
 
@@ -115,11 +115,14 @@ fn a_ticket_is_sent_once_however_often_it_is_posted() {
         assert!(server.wait_for(|seen| seen.barrier_reached("held") == 1, PATIENCE));
         let second = program.post(&fields);
         assert_eq!(second.status, 409, "{}", second.body);
+        assert!(program.get(&format!("/mail/{}", form.ticket())).body.contains("It is being sent"));
         server.release("held");
         assert_eq!(first.join().unwrap().status, 202);
     });
-    // A reload.
+    // A reload, of the answer and of the page before it.
     assert_eq!(program.post(&fields).status, 202);
+    let page = program.get(&format!("/mail/{}", form.ticket())).body;
+    assert!(page.contains("On its way") && !page.contains("name=\"text\""), "{page}");
     assert_eq!((server.messages().len(), server.accepted(&id)), (1, 1));
 
     // Another mail on the form that was found by going back.
@@ -128,7 +131,7 @@ fn a_ticket_is_sent_once_however_often_it_is_posted() {
 
     // Nobody knows: not again, ever.
     server.set_script(Script::new().once(Stage::EndOfData, [Action::Accept, Action::Reset]));
-    let form = program.get("/");
+    let form = program.form();
     let fields = mail("ticket", form.ticket());
     for _ in 0..3 {
         let reply = program.post(&fields);
@@ -139,9 +142,10 @@ fn a_ticket_is_sent_once_however_often_it_is_posted() {
 
     // Surely not accepted: the same ticket again, and the same Message-ID.
     server.set_script(Script::new().on(Stage::Rcpt, [Action::reply("450 4.2.0 later\r\n")]));
-    let first = program.get("/");
+    let first = program.form();
     let refused = program.post(&mail("ticket", first.ticket()));
     assert_eq!((refused.status, refused.ticket()), (503, first.ticket()));
+    assert_eq!(program.get(&format!("/mail/{}", first.ticket())).ticket(), first.ticket());
     server.set_script(Script::new());
     assert_eq!(program.post(&mail("ticket", refused.ticket())).status, 202);
     assert_eq!(server.accepted(&format!("<{}@example.com>", first.ticket())), 1);

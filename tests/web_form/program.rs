@@ -62,6 +62,13 @@ impl Program {
         self.client().get(path)
     }
 
+    /// The form that a browser is led to, once it is there.
+    pub fn form(&self) -> Reply {
+        let led = self.get("/");
+        assert_eq!(led.status, 303);
+        self.get(led.header("Location").unwrap())
+    }
+
     pub fn post(&self, fields: &[(&str, &str)]) -> Reply {
         self.client().post(fields)
     }
