@@ -44,10 +44,12 @@ impl Call<'_> {
         let options = &inner.options;
         let mut lease = self.acquisition.lease(now, avoid, fresh, None, trace)?;
         let mut renewals = Renewals::default();
+        // When this lease was asked for, and whether only a connection opened for it would do.
+        let (mut asked, mut fresh) = (now, fresh);
         loop {
             // The message begins here: a rotation that has returned by now is seen, and one that has not lets it finish.
             if !lease.is_current() {
-                lease = self.acquisition.swap(lease, now, avoid, fresh, trace)?;
+                lease = self.acquisition.swap(lease, asked, avoid, fresh, trace)?;
                 continue;
             }
             let (send, final_reply) = (options.send_timeout, options.final_reply_timeout);
@@ -75,7 +77,8 @@ impl Call<'_> {
             let renewal = renewals.next(judged.verdict.fresh_try, lease.messages());
             tell_failure(inner, &judged, &lease, renewal.is_some());
             if let Some(why) = renewal {
-                lease = self.acquisition.renew(lease, why, avoid, trace)?;
+                (asked, fresh) = (clock::now(), true);
+                lease = self.acquisition.renew(asked, lease, why, avoid, trace)?;
                 continue;
             }
             let host = lease.host();
