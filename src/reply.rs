@@ -64,16 +64,20 @@ impl Reply {
     /// ([RFC 2034 §4](https://www.rfc-editor.org/rfc/rfc2034#section-4)).
     #[must_use]
     pub fn enhanced_code(&self) -> Option<EnhancedCode> {
-        let word = self.text.split(|byte| byte.is_ascii_whitespace()).next()?;
-        let mut parts = word.split(|&byte| byte == b'.');
-        let mut number = || {
-            let digits = parts.next()?;
-            let is_number = (1..=3).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-            is_number.then(|| digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')))
-        };
-        let code = EnhancedCode { class: number()?, subject: number()?, detail: number()? };
-        (parts.next().is_none() && code.class == self.code / 100 && matches!(code.class, 2 | 4 | 5)).then_some(code)
+        let (class, rest) = leading_number(&self.text)?;
+        let (subject, rest) = leading_number(rest.strip_prefix(b".")?)?;
+        let (detail, rest) = leading_number(rest.strip_prefix(b".")?)?;
+        let is_word = rest.first().is_none_or(u8::is_ascii_whitespace);
+        let agrees = class == self.code / 100 && matches!(class, 2 | 4 | 5);
+        (is_word && agrees).then_some(EnhancedCode { class, subject, detail })
     }
+}
+
+/// The number of one to three digits that `text` begins with, and the rest.
+fn leading_number(text: &[u8]) -> Option<(u16, &[u8])> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, rest) = text.split_at(digits);
+    (1..=3).contains(&digits).then(|| (number.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')), rest))
 }
 
 impl fmt::Display for Reply {

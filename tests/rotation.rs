@@ -7,12 +7,13 @@
 mod common;
 
 use std::cell::Cell;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use common::*;
-use log::{LevelFilter, Log, Metadata, Record};
+use smtp_pool::observer::{AcquireFinished, AcquireOutcome, ConnectionOpened, LeaseEnded, Observer};
 use smtp_pool::testing::{Action, Script, Security, Stage, TestServer, TestServerBuilder};
 use smtp_pool::{Credentials, DiscardReason, FailureKind, Host, HostState, SmtpSender};
 
@@ -164,34 +165,25 @@ fn a_session_that_was_being_opened_carries_nothing() {
     }
 }
 
-/// Runs what a thread has asked for when its next connection is there, which is logged by that thread, before the message begins.
+/// Runs what a thread has asked for when its next connection is there, which is told in that thread, before the message begins.
 struct WhenOpened;
 
 thread_local! {
     static WHEN_OPENED: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
 }
 
-impl Log for WhenOpened {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-    fn log(&self, record: &Record<'_>) {
-        if record.args().to_string().ends_with(" opened") {
-            if let Some(then) = WHEN_OPENED.take() {
-                then();
-            }
+impl Observer for WhenOpened {
+    fn connection_opened(&self, _: &ConnectionOpened<'_>) {
+        if let Some(then) = WHEN_OPENED.take() {
+            then();
         }
     }
-    fn flush(&self) {}
 }
 
 #[test]
 fn a_send_that_has_its_session_and_has_not_begun_gets_another() {
-    static LOGGER: WhenOpened = WhenOpened;
-    log::set_logger(&LOGGER).unwrap();
-    log::set_max_level(LevelFilter::Debug);
     let server = server_of(2).start();
-    let sender = sender(host(&server)).max_size(1).build().unwrap();
+    let sender = sender(host(&server)).max_size(1).observer(WhenOpened).build().unwrap();
     let (first, second) = (sender.clone(), sender.clone());
     // Twice in one call.
     WHEN_OPENED.set(Some(Box::new(move || {
@@ -205,7 +197,7 @@ fn a_send_that_has_its_session_and_has_not_begun_gets_another() {
     assert_eq!(assert_none_is_older_than_it_says(&server), 1);
     assert_eq!((rotated(&sender), server.snapshot().reached(Stage::Mail)), (2, 1));
     // Within what is left of acquire_timeout: each session is old when it is there.
-    let forever = common::sender(host(&server)).acquire_timeout(ms(200)).build().unwrap();
+    let forever = common::sender(host(&server)).acquire_timeout(ms(200)).observer(WhenOpened).build().unwrap();
     fn again(sender: SmtpSender) {
         rotate(&sender, 0);
         WHEN_OPENED.set(Some(Box::new(move || again(sender))));
@@ -216,6 +208,70 @@ fn a_send_that_has_its_session_and_has_not_begun_gets_another() {
     // By where the time was over: between two sessions, or while one was opened.
     let is_over = matches!(error.kind(), FailureKind::PoolExhausted | FailureKind::HostUnavailable);
     assert!(is_over && error.is_retry_safe(), "{error}");
+}
+
+/// Counts how calls for a connection ended.
+#[derive(Default)]
+struct Acquires {
+    acquired: AtomicUsize,
+    exhausted: AtomicUsize,
+    leases: AtomicUsize,
+}
+
+impl Observer for Acquires {
+    fn acquire_finished(&self, event: &AcquireFinished<'_>) {
+        match event.outcome {
+            AcquireOutcome::Acquired => self.acquired.fetch_add(1, SeqCst),
+            AcquireOutcome::Exhausted => self.exhausted.fetch_add(1, SeqCst),
+            other => panic!("{other:?}"),
+        };
+    }
+    fn lease_ended(&self, _: &LeaseEnded<'_>) {
+        self.leases.fetch_add(1, SeqCst);
+    }
+}
+
+#[test]
+fn observers_are_told_of_every_session_that_a_rotation_costs_and_of_the_one_that_there_is_no_time_for() {
+    let server = server_of(2).start();
+    let told = Arc::new(Acquires::default());
+    let limit = Duration::from_secs(2);
+    let sender = sender(host(&server)).max_size(1).acquire_timeout(limit);
+    let sender = sender.observer(WhenOpened).observer(Arc::clone(&told)).build().unwrap();
+    let count = |count: &AtomicUsize| count.load(SeqCst);
+    let rotating = sender.clone();
+    WHEN_OPENED.set(Some(Box::new(move || rotate(&rotating, 1))));
+    send(&sender, "1.swapped@rotation").unwrap();
+    assert_eq!((count(&told.acquired), count(&told.leases), count(&told.exhausted)), (2, 2, 0));
+    // What is idle ends; what is opened in its place is old when the time to get another one is over.
+    rotate(&sender, 2);
+    let (rotating, began) = (sender.clone(), now());
+    WHEN_OPENED.set(Some(Box::new(move || {
+        pace((began + limit).saturating_duration_since(now()) + ms(1));
+        rotate(&rotating, 2);
+    })));
+    let error = send(&sender, "2.late@rotation").unwrap_err();
+    assert_eq!(error.kind(), FailureKind::PoolExhausted, "{error}");
+    assert_eq!((count(&told.acquired), count(&told.leases), count(&told.exhausted)), (3, 3, 1));
+    assert_eq!(sender.status().exhausted, 1, "as the status has it");
+}
+
+#[test]
+fn a_session_limit_that_a_rotation_comes_upon_is_not_met_again() {
+    let script = [1, 3].into_iter().fold(Script::new(), |script, session| {
+        script.on_connection_nth(session, Stage::Mail, 2, [Action::reply("452 4.3.2 enough\r\n")])
+    });
+    let server = server_of(1).script(script).start();
+    let sender = sender(host(&server)).max_size(2).max_retries(0).observer(WhenOpened).build().unwrap();
+    send(&sender, "0.first@rotation").unwrap();
+    let other = sender.clone();
+    // Each session takes one message. The fresh one is old as soon as it is there; and a new one is idle, which has carried its message.
+    WHEN_OPENED.set(Some(Box::new(move || {
+        rotate(&other, 1);
+        thread::spawn(move || drop(send(&other, "1.other@rotation").unwrap())).join().unwrap();
+    })));
+    assert_eq!(send(&sender, "1.second@rotation").unwrap().attempts(), 1);
+    assert_eq!(assert_none_is_older_than_it_says(&server), 3);
 }
 
 #[test]

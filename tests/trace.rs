@@ -115,6 +115,32 @@ fn the_version_of_tls_is_the_one_that_the_server_chose() {
 }
 
 #[test]
+fn a_recipient_of_a_later_part_has_the_number_that_it_has_in_the_envelope() {
+    // Two at a time; the third part is for the fifth alone.
+    let script = Script::new()
+        .on_command(Stage::Rcpt, "to1@", [Action::reply("450 4.2.1 later\r\n")])
+        .on_command(Stage::Rcpt, "to4@", [Action::reply("550 5.1.1 nobody\r\n")])
+        .on_command(Stage::Rcpt, "to5@", [Action::Fin]);
+    let server = TestServer::builder().ehlo_keyword("LIMITS RCPTMAX=2").script(script).start();
+    let sender = sender(plain(&server)).max_retries(0).build().unwrap();
+    let partial = SendOptions::new().recipients(RecipientPolicy::AcceptPartial);
+    let receipt = send_to(&sender, "parts@trace", 5, &partial).unwrap();
+    let refused = |event: &TraceEvent| match *event {
+        TraceEvent::RecipientRefused { number, code, .. } => Some((number, code)),
+        _ => None,
+    };
+    assert_eq!(events(receipt.trace()).iter().filter_map(refused).collect::<Vec<_>>(), [(1, 450), (4, 550)]);
+    let failed = |event: &TraceEvent| match *event {
+        TraceEvent::SendFailed { cause, .. } => Some((cause.as_str(), cause.during(), cause.recipient())),
+        _ => None,
+    };
+    // The session had been used, so that the fifth is offered once more over a fresh one.
+    let failures: Vec<_> = events(receipt.trace()).iter().filter_map(failed).collect();
+    assert_eq!(failures, [("closed", "rcpt", Some(5)); 2], "{}", receipt.trace());
+    assert!(receipt.trace().to_string().contains("RCPT #4 → 550 5.1.1"), "{}", receipt.trace());
+}
+
+#[test]
 fn refused_recipients_are_numbers_and_codes_on_success_too() {
     let script = Script::new().on_nth(Stage::Rcpt, 2, [Action::reply("550 5.1.1 nobody\r\n")]);
     let server = TestServer::builder().script(script).start();

@@ -22,7 +22,7 @@ impl<T> PoolState<T> {
         message_limit: Option<u32>,
         now: Instant,
         fx: &mut Effects<T>,
-    ) -> (Record, Arrival) {
+    ) -> (Box<Record>, Arrival) {
         let retire_at = self.draw_lifetime().and_then(|lifetime| now.checked_add(lifetime));
         self.created += 1;
         let Grant { host: id, id: connection, generation, lane, .. } = *grant;
@@ -42,7 +42,7 @@ impl<T> PoolState<T> {
         // A host that answers again may serve those who wait, and takes its traffic back from less preferred ones.
         self.settle(now, fx);
         self.mind_fail_back(now, fx);
-        let record = Record {
+        let record = Box::new(Record {
             host: id,
             id: connection,
             generation,
@@ -55,7 +55,7 @@ impl<T> PoolState<T> {
             probes: 0,
             lent: now,
             lane,
-        };
+        });
         let arrival = match is_outdated {
             _ if self.is_shut_down => Arrival::TooLate,
             true => Arrival::Outdated,

@@ -81,5 +81,6 @@ pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<In
 #[derive(Debug)]
 pub(super) struct Held<T> {
     pub(super) connection: T,
-    pub(super) record: Record,
+    /// In a box, so that a connection goes from hand to hand without its past being copied.
+    pub(super) record: Box<Record>,
 }

@@ -1,6 +1,5 @@
 //! One connection in one caller's hands.
 
-use std::mem;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -35,8 +34,9 @@ pub(crate) struct Lease<C: Connector> {
 impl<C: Connector> Lease<C> {
     pub(super) fn new(shared: Arc<Shared<C>>, held: Held<C>, ticket: Ticket, now: Instant) -> Self {
         let held::Held { connection, record } = held;
-        let on_drop = OnDrop::Vacate(DiscardReason::Broken);
-        let seat = Seat { shared, record, ticket, on_drop, since: now, is_observed: false, until: None };
+        let (host, id, record) = (record.host, record.id, Some(record));
+        let if_dropped = DiscardReason::Broken;
+        let seat = Seat { shared, host, id, record, if_dropped, ticket, since: now, is_observed: false, until: None };
         Self { connection: Some(connection), seat }
     }
 
@@ -63,37 +63,39 @@ impl<C: Connector> Lease<C> {
 
     /// Where it leads.
     pub(crate) const fn host(&self) -> HostId {
-        self.seat.record.host
+        self.seat.host
     }
 
     /// Its number, unique in the pool.
     pub(crate) const fn id(&self) -> u64 {
-        self.seat.record.id
+        self.seat.id
     }
 
     /// Whether it has been idle before: the server may have ended it meanwhile.
-    pub(crate) const fn is_reused(&self) -> bool {
-        self.seat.record.idle_since.is_some()
+    pub(crate) fn is_reused(&self) -> bool {
+        self.record().idle_since.is_some()
     }
 
     /// Whether a message may begin: the host's credentials are those that it was opened with. Once they have been rotated, it is not.
     pub(crate) fn is_current(&self) -> bool {
-        self.seat.shared.is_current(self.seat.record.host, self.seat.record.generation)
+        self.seat.shared.is_current(self.seat.host, self.record().generation)
     }
 
     /// What the pool remembers of it.
-    pub(super) const fn record(&self) -> &Record {
-        &self.seat.record
+    pub(super) fn record(&self) -> &Record {
+        self.seat.record.as_ref().expect("a lease answers for its place until it ends")
     }
 
     /// Messages it has carried so far.
-    pub(crate) const fn messages(&self) -> u32 {
-        self.seat.record.messages
+    pub(crate) fn messages(&self) -> u32 {
+        self.record().messages
     }
 
     /// One more message was delivered, and the lease goes on.
-    pub(crate) const fn note_delivered(&mut self) {
-        self.seat.record.note_delivered();
+    pub(crate) fn note_delivered(&mut self) {
+        if let Some(record) = &mut self.seat.record {
+            record.note_delivered();
+        }
     }
 
     /// Ends the lease. A connection that is to be kept but is not in step is discarded all the same.
@@ -143,16 +145,15 @@ impl<C: Connector> Lease<C> {
             Renewal::OutOfStep => (DiscardReason::Broken, Close::Abort),
         };
         let with_siblings = matches!(why, Renewal::Stale);
-        self.seat.on_drop = OnDrop::Vacate(reason);
+        self.seat.if_dropped = reason;
         self.seat.shared.connector.close(connection, how);
         let errand = Errand::new(self.seat.ticket, request);
         let shared = Arc::clone(&self.seat.shared);
         let now = clock::now();
         self.seat.until = Some(now);
         // The seat is vacated by this very decision.
-        self.seat.on_drop = OnDrop::Nothing;
-        let record = &self.seat.record;
-        let decided = shared.decide(|state, fx| state.renew(record, reason, with_siblings, &errand, now, fx));
+        let Some(record) = self.seat.record.take() else { unreachable!("the lease has not ended") };
+        let decided = shared.decide(|state, fx| state.renew(&record, reason, with_siblings, &errand, now, fx));
         diary.note(now, Happened::Replaced { host: record.host, id: record.id, reason });
         shared.follow(errand, decided, now, diary)
     }
@@ -164,13 +165,12 @@ impl<C: Connector> Lease<C> {
     }
 
     /// Ends the lease of a connection that its caller cannot use, and closes it. Whoever has the record answers for its place.
-    pub(super) fn close(mut self, reason: DiscardReason, how: Close) -> Record {
+    pub(super) fn close(mut self, reason: DiscardReason, how: Close) -> Box<Record> {
         if let Some(connection) = self.connection.take() {
-            self.seat.on_drop = OnDrop::Vacate(reason);
+            self.seat.if_dropped = reason;
             self.seat.shared.connector.close(connection, how);
         }
-        self.seat.on_drop = OnDrop::Nothing;
-        self.seat.record.clone()
+        self.seat.record.take().expect("a lease answers for its place until it ends")
     }
 
     #[inline]
@@ -205,14 +205,14 @@ impl<C: Connector> Lease<C> {
         now: Instant,
         decide: impl FnOnce(&mut State<C>, Held<C>, Instant, &mut Fx<C>),
     ) {
-        self.seat.on_drop = OnDrop::Nothing;
-        let held = held::Held { connection, record: self.seat.record.clone() };
+        let Some(record) = self.seat.record.take() else { unreachable!("the lease has not ended") };
+        let held = held::Held { connection, record };
         self.seat.shared.change(now, |state, now, fx| decide(state, held, now, fx));
     }
 
     /// Closes first, so that the place is free only when the connection is gone; the seat does the rest.
     fn discard(&mut self, connection: C::Connection, reason: DiscardReason, how: Close) {
-        self.seat.on_drop = OnDrop::Vacate(reason);
+        self.seat.if_dropped = reason;
         self.seat.shared.connector.close(connection, how);
     }
 }
@@ -231,9 +231,13 @@ impl<C: Connector> Drop for Lease<C> {
 /// The place of a lent connection: given up on drop, unless it has gone on to somebody else.
 struct Seat<C: Connector> {
     shared: Arc<Shared<C>>,
-    record: Record,
+    host: HostId,
+    id: u64,
+    /// Whoever has it answers for the place.
+    record: Option<Box<Record>>,
+    /// Why the connection has ended, if this is dropped with the record.
+    if_dropped: DiscardReason,
     ticket: Ticket,
-    on_drop: OnDrop,
     since: Instant,
     /// Whether observers are to be told of its end.
     is_observed: bool,
@@ -246,27 +250,18 @@ impl<C: Connector> Seat<C> {
     fn tell_end(&self) {
         let until = self.until.unwrap_or_else(clock::now);
         let event = LeaseEnded {
-            host: self.shared.endpoint(self.record.host),
-            connection_id: self.record.id,
+            host: self.shared.endpoint(self.host),
+            connection_id: self.id,
             duration: until.saturating_duration_since(self.since),
         };
         self.shared.observers.tell_registered(|observer| observer.lease_ended(&event));
     }
 }
 
-#[derive(Clone, Copy)]
-enum OnDrop {
-    /// The connection has ended: free its place.
-    Vacate(DiscardReason),
-    /// Whoever has the record answers for the place.
-    Nothing,
-}
-
 impl<C: Connector> Drop for Seat<C> {
     fn drop(&mut self) {
-        if let OnDrop::Vacate(reason) = mem::replace(&mut self.on_drop, OnDrop::Nothing) {
-            let record = &self.record;
-            self.shared.change(clock::now(), |state, now, fx| state.vacate(record, reason, now, fx));
+        if let Some(record) = self.record.take() {
+            self.shared.change(clock::now(), |state, now, fx| state.vacate(&record, self.if_dropped, now, fx));
         }
         // Last, because they may take their time, and may want the place themselves.
         if self.is_observed {

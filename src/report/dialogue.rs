@@ -32,7 +32,7 @@ impl Dialogue {
             return;
         }
         let is_about_recipient = failure.event.step() == Step::Rcpt && failure.event != Event::TooManyRecipients;
-        let recipient = is_about_recipient.then(|| recipients.len() + 1);
+        let recipient = is_about_recipient.then(|| trace.recipient(recipients.len()));
         let cause = TraceCause::of(failure.event, failure.reply.as_ref(), recipient);
         self.tell(trace, TraceEvent::SendFailed { cause });
     }
@@ -42,7 +42,7 @@ impl Dialogue {
         for (index, RecipientOutcome { status, reply, .. }) in recipients.iter().enumerate() {
             if let Some(reply) = reply.as_ref().filter(|_| *status != RecipientStatus::Accepted) {
                 has_refused = true;
-                let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+                let number = trace.recipient(index);
                 let (code, enhanced) = (reply.code(), reply.enhanced_code());
                 trace.step(self.ended, None, Some(self.host), TraceEvent::RecipientRefused { number, code, enhanced });
             }

@@ -72,6 +72,11 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// The places in the envelope of those that are still to be offered; none means all of them.
+    pub(crate) fn places(&self) -> &[usize] {
+        &self.waiting
+    }
+
     /// Whether there is nothing left to do.
     pub(crate) const fn is_over(&self) -> bool {
         self.is_over

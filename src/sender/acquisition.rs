@@ -81,31 +81,33 @@ impl<'a> Acquisition<'a> {
         self.outcome(leased, deadline, trace)
     }
 
-    /// Gets a connection in the place of one that no message may begin on any more. No fresh one: any that was opened since will do.
-    /// `began` is when this attempt did, whose time goes on.
+    /// Gets a connection in the place of one that no message may begin on any more. It asks for what that one was asked for, and gets
+    /// what is left of the time that began then: no fresh one, where any that was opened since will do.
     pub(super) fn swap(
         &self,
         lease: Lease<SmtpConnector>,
-        began: Instant,
+        asked: Instant,
         avoid: &HostSet,
         fresh: bool,
         trace: &mut Recorder,
     ) -> Result<Lease<SmtpConnector>, Failed> {
-        let deadline = self.acquire_by(began);
+        let deadline = self.acquire_by(asked);
         let request = self.request(deadline, avoid, fresh, None);
+        let now = clock::now();
         let leased = lease.renew(Renewal::Rotated, request, trace);
+        self.tell(now, &leased);
         self.outcome(leased, deadline, trace)
     }
 
     /// Gets a fresh connection in the place of `lease`.
     pub(super) fn renew(
         &self,
+        now: Instant,
         lease: Lease<SmtpConnector>,
         why: Renewal,
         avoid: &HostSet,
         trace: &mut Recorder,
     ) -> Result<Lease<SmtpConnector>, Failed> {
-        let now = clock::now();
         let deadline = self.acquire_by(now);
         let request = self.request(deadline, avoid, true, None);
         let leased = lease.renew(why, request, trace);

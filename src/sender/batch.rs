@@ -13,8 +13,10 @@ use crate::options::{BatchOptions, Dsn, SendOptions};
 use crate::report::{Progress, Receipt, Tally};
 use crate::stage::SendStage;
 use crate::sync::{Mutex, in_parallel};
+use crate::trace::Recorder;
 
 use super::acquisition::Acquisition;
+use super::news::tell_end;
 use super::{Inner, SmtpSender, retry};
 
 /// One message of a batch: made from a `&Message`, or from an envelope and the formatted message.
@@ -202,7 +204,16 @@ impl Batch<'_> {
         self.messages.get(index).map(|message| (index, self.send(*message)))
     }
 
+    /// Observers are told of a message once, when it is over; not of each try that the batch makes up its mind to repeat.
     fn send(&self, message: BatchMessage<'_>) -> Result<Receipt, SendError> {
+        let mut began = clock::now();
+        let outcome = self.carry(message, &mut began);
+        tell_end(&self.inner.observers, began, &outcome);
+        outcome
+    }
+
+    /// `began` is when the last try did.
+    fn carry(&self, message: BatchMessage<'_>, began: &mut Instant) -> Result<Receipt, SendError> {
         let send = &self.options.send;
         self.go_on()?;
         let formatted;
@@ -218,6 +229,7 @@ impl Batch<'_> {
             let options = own.as_ref().unwrap_or(send);
             // The batch does the waiting, once for all of its messages: each would wait for a try of its own.
             let acquisition = Acquisition { waits_out_cooldowns: false, ..Acquisition::new(self.inner, options) };
+            *began = acquisition.started;
             let outcome = retry::run(acquisition, envelope, content, options);
             // Told that no host could be connected to, nobody has got anything: sending it again is as good as not having begun.
             match self.worth_waiting_for(&outcome, clock::now()) {
@@ -233,7 +245,11 @@ impl Batch<'_> {
     fn go_on(&self) -> Result<(), SendError> {
         let Self { inner, options: BatchOptions { send, .. }, .. } = self;
         match &send.cancel {
-            Some(token) if token.is_cancelled() => Err(Acquisition::new(inner, send).cancelled(inner.pool.counts())),
+            Some(token) if token.is_cancelled() => {
+                let acquisition = Acquisition::new(inner, send);
+                let error = acquisition.cancelled(inner.pool.counts());
+                Err(retry::end(Recorder::new(acquisition.started), inner, error))
+            }
             _ => Ok(()),
         }
     }

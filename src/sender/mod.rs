@@ -39,6 +39,7 @@ pub use self::builder::SmtpSenderBuilder;
 pub use self::care::HostReport;
 use self::connector::SmtpConnector;
 pub use self::lease::Lease;
+use self::news::tell_end;
 use self::pause::Pause;
 
 /// Sends mail over a bounded pool of SMTP connections, from ordinary threads.
@@ -148,7 +149,10 @@ impl SmtpSender {
     ///
     /// As [`send`](Self::send).
     pub fn send_with(&self, envelope: &Envelope, content: &[u8], options: &SendOptions) -> Result<Receipt, SendError> {
-        retry::run(Acquisition::new(&self.inner, options), envelope, content, options)
+        let acquisition = Acquisition::new(&self.inner, options);
+        let result = retry::run(acquisition, envelope, content, options);
+        tell_end(&self.inner.observers, acquisition.started, &result);
+        result
     }
 
     /// One consistent picture of the pool now.

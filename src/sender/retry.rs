@@ -18,9 +18,9 @@ use crate::trace::{Recorder, TraceEvent};
 use super::Inner;
 use super::acquisition::{Acquisition, Failed, Retry};
 use super::attempt::Call;
-use super::news::{tell_end, tell_retry};
+use super::news::tell_retry;
 
-/// Sends one message, in as many transactions as its recipients take.
+/// Sends one message, in as many transactions as its recipients take. Observers are not told of its end.
 pub(super) fn run(
     acquisition: Acquisition<'_>,
     envelope: &Envelope,
@@ -29,12 +29,10 @@ pub(super) fn run(
 ) -> Result<Receipt, SendError> {
     let Acquisition { inner, started, .. } = acquisition;
     let mut trace = Recorder::new(started);
-    let result = match in_parts(acquisition, envelope, content, options, &mut trace) {
+    match in_parts(acquisition, envelope, content, options, &mut trace) {
         Ok(receipt) => Ok(receipt.with_trace(trace.finish(inner.pool.connector().hosts()))),
         Err(error) => Err(end(trace, inner, error)),
-    };
-    tell_end(&inner.observers, started, &result);
-    result
+    }
 }
 
 /// The error of a call that has failed now, with its trace.
@@ -54,6 +52,7 @@ fn in_parts(
     let mut parts = Parts::new(envelope, policy);
     let mut now = acquisition.started;
     while let Some(to) = parts.next() {
+        trace.offering(parts.places());
         let call = Call { acquisition, mail: Mail { envelope, to: &to, content, policy, dsn } };
         match deliver(&call, now, trace) {
             Ok(receipt) => parts.accepted(receipt),

@@ -65,7 +65,7 @@ pub enum TraceEvent {
     /// The server refused one recipient.
     #[non_exhaustive]
     RecipientRefused {
-        /// Which one: counted from 1, in the order in which they were told to the server.
+        /// Which one of the envelope's, counted from 1.
         number: u32,
         /// The reply code.
         code: u16,
@@ -250,13 +250,12 @@ pub struct TraceCause {
 
 impl TraceCause {
     /// `recipient` is the number of the one that it is about, where it is about one.
-    pub(crate) fn of(event: Event, reply: Option<&Reply>, recipient: Option<usize>) -> Self {
+    pub(crate) fn of(event: Event, reply: Option<&Reply>, recipient: Option<u32>) -> Self {
         let code = match event {
             Event::Reply(_, code) | Event::OutOfStep(_, Desync::WrongClass(code)) => Some(code),
             _ => reply.map(Reply::code),
         };
-        let number = recipient.and_then(|number| u32::try_from(number).ok());
-        let recipient = number.and_then(NonZeroU32::new);
+        let recipient = recipient.and_then(NonZeroU32::new);
         Self { event, code, enhanced: reply.and_then(Reply::enhanced_code), recipient }
     }
 
@@ -323,7 +322,7 @@ impl TraceCause {
         self.enhanced
     }
 
-    /// The recipient that it was about: counted from 1, in the order in which they were told to the server.
+    /// The recipient of the envelope that it was about, counted from 1.
     #[must_use]
     pub fn recipient(&self) -> Option<u32> {
         self.recipient.map(NonZeroU32::get)

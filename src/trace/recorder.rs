@@ -12,18 +12,31 @@ use super::{Entry, Hosts, TlsVersion, Trace, TraceEvent};
 pub(crate) struct Recorder {
     started: Instant,
     trace: Trace,
+    /// The places in the envelope of the recipients that are being offered. Empty: all of them are.
+    offered: Vec<usize>,
 }
 
 impl Recorder {
     /// For a call that began at `started`.
     pub(crate) fn new(started: Instant) -> Self {
-        Self { started, trace: Trace::default() }
+        Self { started, trace: Trace::default(), offered: Vec::new() }
     }
 
     /// Something was over at `at`, and had taken so long.
     pub(crate) fn step(&mut self, at: Instant, took: Option<Duration>, host: Option<HostId>, event: TraceEvent) {
         let at = at.saturating_duration_since(self.started);
         self.trace.push(Entry::new(at, took, host, event));
+    }
+
+    /// From now on these recipients are offered, by their places in the envelope.
+    pub(crate) fn offering(&mut self, places: &[usize]) {
+        self.offered = places.to_vec();
+    }
+
+    /// Which recipient of the envelope the one at `index` of those being offered is, counted from 1.
+    pub(crate) fn recipient(&self, index: usize) -> u32 {
+        let place = self.offered.get(index).copied().unwrap_or(index);
+        u32::try_from(place).unwrap_or(u32::MAX).saturating_add(1)
     }
 
     /// The connection that the last step came to speaks TLS of this version.

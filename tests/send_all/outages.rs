@@ -1,12 +1,34 @@
 //! The server is gone for a while, or for good.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use smtp_pool::observer::{Observer, SendFinished};
+
 use super::*;
+
+/// How many sends have ended, accepted and not.
+#[derive(Default)]
+struct Ends([AtomicUsize; 2]);
+
+impl Ends {
+    fn count(&self) -> [usize; 2] {
+        self.0.each_ref().map(|count| count.load(Ordering::SeqCst))
+    }
+}
+
+impl Observer for Ends {
+    fn send_finished(&self, event: &SendFinished<'_>) {
+        self.0[usize::from(event.outcome.is_err())].fetch_add(1, Ordering::SeqCst);
+    }
+}
 
 #[test]
 fn an_outage_is_waited_for_and_costs_no_message() {
     let server = TestServer::start();
     server.stop_accepting();
-    let sender = sender(plain(&server)).max_size(4).build().unwrap();
+    let ends = Arc::new(Ends::default());
+    let sender = sender(plain(&server)).max_size(4).observer(Arc::clone(&ends)).build().unwrap();
     let outbox = Outbox::of(100);
     let outcomes = thread::scope(|scope| {
         let batch = scope.spawn(|| outbox.send(&sender, &BatchOptions::new()));
@@ -16,6 +38,7 @@ fn an_outage_is_waited_for_and_costs_no_message() {
     });
     assert_eq!(kinds(&outcomes), [None; 100]);
     assert_true(&server, &outcomes);
+    assert_eq!(ends.count(), [100, 0], "what the batch tried again had not ended");
 }
 
 #[test]
@@ -101,8 +124,9 @@ fn a_refused_password_on_one_host_does_not_end_the_wait_for_another() {
 fn a_cancelled_batch_does_not_wait_for_the_end_of_an_outage() {
     let server = TestServer::start();
     server.stop_accepting();
-    let sender =
-        sender(plain(&server)).reconnect_cooldown(HOUR).max_reconnect_cooldown(HOUR).max_size(4).build().unwrap();
+    let ends = Arc::new(Ends::default());
+    let sender = sender(plain(&server)).reconnect_cooldown(HOUR).max_reconnect_cooldown(HOUR).max_size(4);
+    let sender = sender.observer(Arc::clone(&ends)).build().unwrap();
     let token = CancelToken::new();
     let options = BatchOptions::new().outage_patience(2 * HOUR).send_options(SendOptions::new().cancel(&token));
     let outbox = Outbox::of(100);
@@ -113,6 +137,9 @@ fn a_cancelled_batch_does_not_wait_for_the_end_of_an_outage() {
         batch.join().unwrap()
     });
     assert_eq!(kinds(&outcomes), [Some(FailureKind::Cancelled); 100]);
+    assert_eq!(ends.count(), [0, 100]);
+    let has_trace = |outcome: &Result<_, SendError>| outcome.as_ref().unwrap_err().trace().steps().next().is_some();
+    assert!(outcomes.iter().all(has_trace), "those that had not begun tell what became of them, too");
 }
 
 #[test]

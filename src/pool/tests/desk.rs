@@ -62,7 +62,7 @@ impl Desk {
         }
     }
 
-    pub(super) fn opened(&mut self, grant: &Grant<()>) -> Record {
+    pub(super) fn opened(&mut self, grant: &Grant<()>) -> Box<Record> {
         self.state.opened(grant, None, self.now, &mut self.fx).0
     }
 
@@ -71,7 +71,7 @@ impl Desk {
     }
 
     /// One lease, opened if need be.
-    pub(super) fn lease(&mut self, request: Request) -> Record {
+    pub(super) fn lease(&mut self, request: Request) -> Box<Record> {
         match self.ask(request).1 {
             Step::Take(Gift::Connection(held, _)) => held.record,
             Step::Take(Gift::Permit(grant)) => self.opened(&grant),
@@ -79,7 +79,7 @@ impl Desk {
         }
     }
 
-    pub(super) fn give_back(&mut self, record: Record) {
+    pub(super) fn give_back(&mut self, record: Box<Record>) {
         self.state.give_back(Held { connection: (), record }, true, self.now, &mut self.fx);
     }
 

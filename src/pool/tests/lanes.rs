@@ -37,7 +37,7 @@ impl Line {
     }
 
     /// Ends `lease`, and finds out who has the next.
-    fn next(&mut self, desk: &mut Desk, lease: Record) -> (&'static str, Record) {
+    fn next(&mut self, desk: &mut Desk, lease: Box<Record>) -> (&'static str, Box<Record>) {
         desk.give_back(lease);
         desk.deliver();
         let gifts: Vec<_> = self.0.iter().map(|(_, slot)| taken(slot)).collect();
@@ -191,7 +191,7 @@ fn flood(bulk: usize, hurried: usize, every: Duration, seed: u64) -> [Vec<Durati
     }
     let lane = |caller: usize| if caller < bulk { Bulk } else { Interactive };
     let mut waiting: Vec<(usize, std::time::Instant, Arc<Slot<()>>)> = Vec::new();
-    let mut leases: Vec<Record> = Vec::new();
+    let mut leases: Vec<Box<Record>> = Vec::new();
     let mut waits = [Vec::new(), Vec::new()];
     while let Some(Reverse((now, caller, what))) = agenda.pop() {
         if now > start + SECOND * 20 {

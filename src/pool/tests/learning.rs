@@ -206,7 +206,8 @@ fn those_kept_in_reserve_are_probed_before_the_server_would_end_them() {
     assert_eq!((chores.probes.len(), desk.idle(0)), (1, 0), "asked, and not retired");
 }
 
-fn refuse_the_fourth(desk: &mut Desk) -> Vec<Record> {
+#[expect(clippy::vec_box, reason = "the pool has them in boxes")]
+fn refuse_the_fourth(desk: &mut Desk) -> Vec<Box<Record>> {
     let leases: Vec<_> = (0..3).map(|_| desk.lease(desk.request(10))).collect();
     let permit = desk.permit(desk.request(10));
     assert!(matches!(desk.failed(permit, Blame::Capacity), Step::Wait(_)), "it waits for one of those that live");

@@ -4,11 +4,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::fake::{Fake, assert_at_rest, attended, fresh, got, lease, limits, observed, plan, soon, until};
-use crate::clock::Deadline;
+use crate::clock::{self, Deadline};
 use crate::observer::{
-    ConnectionOpened, KeepaliveFailed, LeaseEnded, LevelsChanged, Observer, ThreadLost, WaitersChanged,
+    ConnectionOpened, IdleLimitLearned, KeepaliveFailed, LeaseEnded, LevelsChanged, Observer, ThreadLost,
+    WaitersChanged,
 };
-use crate::pool::{Close, Fate};
+use crate::pool::{Close, Fate, Request};
 use crate::stats::DiscardReason;
 use crate::sync::Mutex;
 
@@ -21,6 +22,7 @@ enum News {
     LeaseEnded(u64),
     KeepaliveFailed(u64),
     ThreadLost(String),
+    IdleLimit(String, Duration),
     /// Idle, leased, connecting, waiting.
     Levels([i64; 4]),
 }
@@ -53,6 +55,10 @@ impl Observer for Reporter {
 
     fn thread_lost(&self, event: &ThreadLost<'_>) {
         self.report(News::ThreadLost(event.thread.to_owned()));
+    }
+
+    fn idle_limit_learned(&self, event: &IdleLimitLearned<'_>) {
+        self.report(News::IdleLimit(event.host.to_string(), event.limit));
     }
 
     fn levels_changed(&self, event: &LevelsChanged<'_>) {
@@ -124,6 +130,35 @@ fn only_what_callers_had_is_a_lease() {
     let told: Vec<_> = news.try_iter().filter(|news| !matches!(news, News::Levels(_))).collect();
     assert!(told.contains(&News::KeepaliveFailed(id)), "{told:?}");
     assert!(!told.iter().any(|news| matches!(news, News::LeaseEnded(_))), "{told:?}");
+}
+
+#[test]
+fn a_learned_idle_limit_is_told_with_its_host() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let (reporter, news) = Reporter::new();
+    let pool = observed(Fake::new(), vec![plan(0, 1)], limits(1), reporter);
+    let mut told = clock::now();
+    let mut use_one = || {
+        let request = Request::by(Deadline::at(told, LONG));
+        let lease = got(pool.acquire_at(told, request, &mut ()));
+        let id = lease.id();
+        lease.finish_at(told, Fate::Keep { delivered: true });
+        told += SECOND * 40;
+        id
+    };
+    let learned = || news.try_iter().filter(|news| matches!(news, News::IdleLimit(..))).collect::<Vec<_>>();
+    let mut last = use_one();
+    for found in 1..=4 {
+        // The server has ended it within the forty seconds until it is asked for again.
+        pool.connector().kill(last);
+        last = use_one();
+        // Three times are a rule: three quarters of what was too long.
+        let expected = (found == 3).then(|| News::IdleLimit("mail.example:25".to_owned(), SECOND * 30));
+        assert_eq!(learned(), Vec::from_iter(expected), "after {found}");
+    }
+    pool.close();
+    assert!(pool.join(Deadline::after(LONG)));
+    assert_eq!(learned(), [], "and once");
 }
 
 #[test]

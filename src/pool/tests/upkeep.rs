@@ -13,7 +13,7 @@ use crate::stats::{DiscardReason, HostState};
 
 /// So many idle connections, put away one second after the other.
 fn with_idle(desk: &mut Desk, count: usize) -> Vec<u64> {
-    let leases: Vec<Record> = (0..count).map(|_| desk.lease(desk.request(10))).collect();
+    let leases: Vec<Box<Record>> = (0..count).map(|_| desk.lease(desk.request(10))).collect();
     let ids = leases.iter().map(|record| record.id).collect();
     for record in leases {
         desk.now += SECOND;
@@ -281,7 +281,7 @@ fn fail_back_retires_one_a_second_oldest_first() {
 
 /// So many idle connections to the second host.
 fn with_idle_on_standby(desk: &mut Desk, count: usize) -> Vec<u64> {
-    let leases: Vec<Record> = (0..count).map(|_| desk.lease(desk.avoiding(&[0]))).collect();
+    let leases: Vec<Box<Record>> = (0..count).map(|_| desk.lease(desk.avoiding(&[0]))).collect();
     let ids = leases.iter().map(|record| record.id).collect();
     leases.into_iter().for_each(|record| desk.give_back(record));
     ids

@@ -68,7 +68,7 @@ pub(super) struct Waiting {
 pub(super) struct Play {
     pub(super) state: PoolState<u64>,
     pub(super) book: Book,
-    pub(super) leases: Vec<(Record, Ticket)>,
+    pub(super) leases: Vec<(Box<Record>, Ticket)>,
     pub(super) permits: Vec<(Grant<u64>, Errand)>,
     pub(super) waiting: Vec<Waiting>,
     /// Given up, and left to somebody to close.
@@ -224,7 +224,7 @@ impl Play {
             Step::Rotate { host } => self.rotate(HostId(host % self.book.hosts.len())),
             Step::LastingRefusal { lease } => {
                 if let Some(at) = pick(lease, self.leases.len()) {
-                    let Record { host, id, generation, .. } = self.leases[at].0;
+                    let Record { host, id, generation, .. } = *self.leases[at].0;
                     if !self.book.is_outdated(&self.book.connections[&id]) {
                         let pause = self.book.hosts[host.0].failed(id, Blame::Credentials, self.book.now);
                         self.book.due_pause = Some((host.0, pause));
@@ -271,7 +271,7 @@ impl Play {
         self.carry_out(None, fx);
     }
 
-    pub(super) fn end(&mut self, record: Record, how: How) {
+    pub(super) fn end(&mut self, record: Box<Record>, how: How) {
         let id = record.id;
         match how {
             How::Delivered => {
@@ -390,7 +390,7 @@ impl Play {
     }
 
     /// The connection is there; none if it came after the end of the pool.
-    pub(super) fn opens(&mut self, grant: &Grant<u64>) -> Option<Record> {
+    pub(super) fn opens(&mut self, grant: &Grant<u64>) -> Option<Box<Record>> {
         let ends_a_pause = self.book.opened(grant.id);
         let mut fx = Effects::new();
         let (record, arrival) = self.state.opened(grant, None, self.book.now, &mut fx);
