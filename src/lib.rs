@@ -86,6 +86,7 @@
 //! | `metrics` | no | the `metrics` facade: `MetricsObserver`, which counts and measures for the recorder that the program has installed, see [`_guide::logging_and_metrics`] |
 //! | `serde` | no | serde_core and humantime, no macro: [`PoolOptions`] and [`Host`] from TOML, JSON and YAML, see [`_guide::configuration`] |
 //! | `testing` | no | rcgen and ring, for a throw-away certificate |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // The floors, bottom up. A module uses only floors below its own; tests/architecture.rs holds it to that.
 
