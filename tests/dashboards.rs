@@ -63,7 +63,7 @@ fn values(label: &str) -> Option<Vec<&'static str>> {
     }
 }
 
-/// An expression of PromQL cut into names, punctuation, strings and what stands in brackets.
+/// An expression of `PromQL` cut into names, punctuation, strings and what stands in brackets.
 fn tokens(expression: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut rest = expression.trim_start();
