@@ -16,11 +16,11 @@ mod recipients;
 #[path = "../examples/bulk/resume.rs"]
 mod resume;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -319,4 +319,39 @@ fn an_address_gets_one_mail_however_often_it_is_listed() {
     let expected = [(3, Why::Duplicate("a@example.com".to_owned())), (4, Why::Invalid("nobody".to_owned()))];
     assert_eq!(skipped, expected.map(|(line, why)| Skipped { line, why }));
     assert!(recipients::read("name,address\n".as_bytes()).is_err());
+}
+
+#[test]
+fn what_begins_is_on_the_disk_before_its_first_byte_leaves() {
+    if !Command::new("strace").arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        eprintln!("not run: the order of system calls is seen by strace, which is not here, or may not trace");
+        return;
+    }
+    let mailing = Mailing::to(2 * BLOCK + 1);
+    let server = TestServer::start();
+    let log = mailing.0.join("calls");
+    let program = program::example("bulk").get_program().to_owned();
+    let traced = Command::new("strace")
+        .args(["-f", "-s", "100000", "-e", "trace=write,sendto,fdatasync", "-o"])
+        .args([log.as_os_str(), &program, mailing.0.join("list.csv").as_os_str()])
+        .env("SMTP_URL", format!("smtp://127.0.0.1:{}?tls=none", server.port()))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(traced.status.success(), "{traced:?}");
+
+    let (mut written, mut on_disk, mut left) = (Vec::new(), HashSet::new(), 0);
+    let calls = fs::read_to_string(log).unwrap();
+    for call in calls.lines() {
+        if call.contains("write(") && call.contains("\"begun\\t") {
+            written.extend(call.split("begun\\t").skip(1).filter_map(|rest| rest.split("\\t").next()));
+        } else if call.contains("fdatasync") && call.ends_with("= 0") {
+            on_disk.extend(written.drain(..));
+        } else if let Some((_, rest)) = call.split_once("RCPT TO:<") {
+            let address = rest.split('>').next().unwrap();
+            assert!(on_disk.contains(address), "{address} has left too early: {calls}");
+            left += 1;
+        }
+    }
+    assert_eq!((left, server.messages().len()), (2 * BLOCK + 1, 2 * BLOCK + 1));
 }
