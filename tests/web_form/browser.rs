@@ -1,4 +1,4 @@
-//! A real Chromium without a screen, driven by its DevTools protocol over a pipe: no port, no driver program, no library.
+//! A real Chromium without a screen, driven by its `DevTools` protocol over a pipe: no port, no driver program, no library.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
