@@ -85,3 +85,22 @@ fn without_learning_no_message_fails_either_and_nothing_is_learned() {
     let learned = (host.learned_connection_limit, host.learned_message_limit, host.learned_idle_limit);
     assert_eq!((learned, host.state), ((None, None, None), HostState::Available), "{host:?}");
 }
+
+#[test]
+fn a_refusal_that_another_host_made_good_is_no_limit_of_either() {
+    const BEFORE: usize = 30;
+    let refusal = [Action::reply("452 4.3.2 not now\r\n")];
+    let script = Script::new().on_connection_nth(1, Stage::Mail, BEFORE + 1, refusal);
+    let (first, second) = (TestServer::builder().script(script).start(), TestServer::start());
+    let sender = sender(plain(&first)).host(plain(&second).priority(10)).max_size(1).build().unwrap();
+    for number in 0..BEFORE {
+        let receipt = send_to(&sender, &format!("{number}@elsewhere"), 1, &SendOptions::new()).unwrap();
+        assert_eq!(receipt.endpoint().port(), first.port());
+    }
+    // The session is refused, and so is the fresh one that is to find out whether it was the session's limit.
+    first.stop_accepting();
+    let receipt = send_to(&sender, "last@elsewhere", 1, &SendOptions::new()).unwrap();
+    assert_eq!((receipt.endpoint().port(), receipt.attempts()), (second.port(), 1));
+    let learned: Vec<_> = sender.status().hosts.iter().map(|host| host.learned_message_limit).collect();
+    assert_eq!(learned, [None, None]);
+}

@@ -238,7 +238,7 @@ pub struct OutcomeUnknown<'a> {
     pub reason: &'static str,
 }
 
-/// A send has ended, whichever way.
+/// A send has ended, whichever way. Of a batch each message is told of once: what the batch tries again after an outage has not ended.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct SendFinished<'a> {

@@ -303,10 +303,8 @@ impl<C: Connector> Shared<C> {
                 }
                 // Whatever else came to pass in the same moment, this is what was asked for last.
                 Turn::Refused(Refusal { reason, counts }) if errand.is_cancelled() => {
-                    let reason = match reason {
-                        RefusalReason::ShutDown => reason,
-                        _ => RefusalReason::Cancelled,
-                    };
+                    let (reason, fx) = self.decide(|state, _| state.call_off_late(reason));
+                    self.carry_out(fx);
                     return Err(AcquireError::new(Refusal { reason, counts }, cause));
                 }
                 Turn::Refused(refusal) => return Err(AcquireError::new(refusal, cause)),

@@ -369,6 +369,17 @@ impl<T> PoolState<T> {
         self.refuse(RefusalReason::Exhausted)
     }
 
+    /// A caller whose time was over had called off before it was told so: that is what it is told.
+    pub(super) fn call_off_late(&mut self, reason: RefusalReason) -> RefusalReason {
+        if matches!(reason, RefusalReason::Exhausted) {
+            self.exhausted -= 1;
+        }
+        match reason {
+            RefusalReason::ShutDown => reason,
+            _ => RefusalReason::Cancelled,
+        }
+    }
+
     /// A caller whose time is over, and who has not waited: either it came too late, or a host took all of its time.
     fn refuse_late(&mut self, errand: &Errand, now: Instant) -> Gift<T> {
         if errand.tried.is_empty() { self.refuse_exhausted() } else { self.refuse_unavailable(errand, now) }

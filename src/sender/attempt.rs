@@ -74,7 +74,7 @@ impl Call<'_> {
             };
             let judged = judge(failure, met, options.ambiguity_boundary, limit);
             dialogue(&lease, clock::now()).failed(&judged.failure, &recipients, trace);
-            let renewal = renewals.next(judged.verdict.fresh_try, lease.messages());
+            let renewal = renewals.next(judged.verdict.fresh_try, lease.host(), lease.messages());
             tell_failure(inner, &judged, &lease, renewal.is_some());
             if let Some(why) = renewal {
                 (asked, fresh) = (clock::now(), true);
@@ -117,22 +117,22 @@ impl Call<'_> {
 #[derive(Debug, Default)]
 struct Renewals {
     stale: bool,
-    /// How many messages the session had carried that refused MAIL for now.
-    session_limit: Option<u32>,
+    /// Of which host the session was that refused MAIL for now, and how many messages it had carried.
+    session_limit: Option<(HostId, u32)>,
     reauthenticated: bool,
     without_bdat: bool,
 }
 
 impl Renewals {
     /// Whether the connection is to be replaced, and as what.
-    fn next(&mut self, fresh_try: FreshTry, messages: u32) -> Option<Renewal> {
+    fn next(&mut self, fresh_try: FreshTry, host: HostId, messages: u32) -> Option<Renewal> {
         match fresh_try {
             FreshTry::Stale if !self.stale => {
                 self.stale = true;
                 Some(Renewal::Stale)
             }
             FreshTry::SessionLimit if self.session_limit.is_none() => {
-                self.session_limit = Some(messages);
+                self.session_limit = Some((host, messages));
                 Some(Renewal::SessionLimit)
             }
             FreshTry::Reauthenticate if !self.reauthenticated => {
@@ -147,11 +147,15 @@ impl Renewals {
         }
     }
 
-    /// The fresh session took the MAIL that the old one refused: the refusal was a limit of that session.
+    /// The fresh session took the MAIL that the old one refused: the refusal was a limit of that session. What another host takes says
+    /// nothing of it.
     fn learn(&self, inner: &Inner, host: HostId, failed_at: Option<Step>) {
         let took_mail = !matches!(failed_at, Some(Step::Rset | Step::Mail));
-        if let Some(messages) = self.session_limit.filter(|&messages| took_mail && messages >= FEWEST_FOR_A_LIMIT) {
-            inner.pool.learn_message_limit(host, messages);
+        match self.session_limit {
+            Some((of, messages)) if of == host && took_mail && messages >= FEWEST_FOR_A_LIMIT => {
+                inner.pool.learn_message_limit(host, messages);
+            }
+            _ => {}
         }
     }
 }

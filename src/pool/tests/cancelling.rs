@@ -5,7 +5,7 @@ use std::thread;
 
 use crate::blame::Blame;
 use crate::cancel::CancelToken;
-use crate::clock;
+use crate::clock::{self, Deadline};
 use crate::endpoint::HostId;
 use crate::pool::slot::Gift;
 use crate::pool::tests::desk::{Desk, taken};
@@ -34,6 +34,21 @@ fn a_cancelled_call_gets_nothing() {
     drop(lease(&pool));
     assert!(matches!(pool.acquire(with(&token)), Err(AcquireError::Cancelled { .. })));
     assert_eq!(pool.counts().idle, 1);
+    assert_at_rest(&pool);
+}
+
+#[test]
+fn a_cancelled_call_whose_time_is_over_is_counted_as_no_exhaustion() {
+    let pool = pool(1, &[0]);
+    let held = lease(&pool);
+    let token = CancelToken::new();
+    token.cancel();
+    let late = Request { deadline: Deadline::on(clock::now()), ..with(&token) };
+    assert!(matches!(pool.acquire(late.clone()), Err(AcquireError::Cancelled { .. })));
+    assert_eq!(pool.status().exhausted, 0, "as observers are told");
+    assert!(matches!(pool.acquire(Request { cancel: None, ..late }), Err(AcquireError::Exhausted { .. })));
+    assert_eq!(pool.status().exhausted, 1);
+    held.finish(KEEP);
     assert_at_rest(&pool);
 }
 

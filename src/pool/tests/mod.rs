@@ -21,3 +21,4 @@ mod reserve;
 mod retiring;
 mod rotation;
 mod upkeep;
+mod weights;
