@@ -9,7 +9,7 @@
 //! It is read from rustdoc's JSON, which no version of Rust writes as the one before: under a Rust that writes another format nothing is
 //! compared, and it says so. `PUBLIC_API=required` then fails.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a test may panic and needs no manual")]
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
