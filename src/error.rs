@@ -187,8 +187,9 @@ impl SendError {
 
     /// Whether sending the message again cannot deliver it twice and may succeed.
     ///
-    /// `false` for [`PermanentFailure`](FailureKind::PermanentFailure), where it cannot succeed, and for
-    /// [`UnknownAfterData`](FailureKind::UnknownAfterData), where it may deliver it twice.
+    /// `false` for [`UnknownAfterData`](FailureKind::UnknownAfterData), where it may deliver it twice; and where it cannot succeed: for
+    /// [`PermanentFailure`](FailureKind::PermanentFailure), for a [`ConnectionCorrupted`](FailureKind::ConnectionCorrupted) in which
+    /// somebody seems to tamper with STARTTLS, and for [`Shutdown`](FailureKind::Shutdown), after which another sender may take the message.
     #[must_use]
     pub fn is_retry_safe(&self) -> bool {
         self.0.classification.retry_allowed

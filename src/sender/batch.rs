@@ -94,6 +94,7 @@ impl SmtpSender {
     ///         Ok(receipt) => println!("sent: {}", receipt.response()),
     ///         Err(e) if e.is_retry_safe() => println!("another time: {e}"),
     ///         Err(e) if e.kind() == FailureKind::UnknownAfterData => println!("in doubt: {e}"),
+    ///         Err(e) if e.kind() == FailureKind::Shutdown => println!("another process may: {e}"),
     ///         Err(e) => println!("never: {e}"),
     ///     }
     ///     # let _ = message;
