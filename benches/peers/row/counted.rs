@@ -22,7 +22,9 @@ pub fn measure(plan: &Plan, report: &mut Report) {
         let traced = Traced { peer, port: sink.port(), size: SIZE };
         rows.push(system_calls(traced, messages));
         rows.push(allocations(peer, &sink, messages));
-        rows.push(instructions(traced, messages.min(200)));
+        if !plan.is_quick || peer == Peer::Pool {
+            rows.push(instructions(traced, messages.min(200)));
+        }
     }
     // Each kind of count together, ours first.
     rows.sort_by_key(|row| row.what.split(':').next().map(str::to_owned));

@@ -66,7 +66,8 @@ pub fn tls(plan: &Plan, report: &mut Report) {
         ("embedded server", Server::starttls(embedded.port(), embedded.root_certificate_pem().into_bytes())),
     ];
     for (name, server) in servers {
-        for (connections, size) in [(1, SMALL), (8, SMALL), (1, LARGE), (8, LARGE)] {
+        let loads = [(1, SMALL), (8, SMALL), (1, LARGE), (8, LARGE)];
+        for &(connections, size) in &loads[..plan.times(loads.len(), 1)] {
             let load = Load::new(server.clone(), connections, size);
             let rates = run(&load, plan.effort(5, Duration::from_millis(250)));
             let title = format!("STARTTLS, {name}, {}", title(&load));
