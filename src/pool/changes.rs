@@ -265,10 +265,15 @@ impl<T> PoolState<T> {
             .any(|limit| record.messages >= limit.max(1))
     }
 
-    /// A lent connection has been closed: its place is free.
-    pub(super) fn vacate(&mut self, record: &Record, reason: DiscardReason, now: Instant, fx: &mut Effects<T>) {
+    /// A lent connection's life is over: nobody has its place any more.
+    fn end(&mut self, record: &Record, reason: DiscardReason, now: Instant, fx: &mut Effects<T>) {
         self.hosts.get_mut(record.host).end_lease(record.lane);
         self.note_discard(record, reason, now, fx);
+    }
+
+    /// A lent connection has been closed: its place is free.
+    pub(super) fn vacate(&mut self, record: &Record, reason: DiscardReason, now: Instant, fx: &mut Effects<T>) {
+        self.end(record, reason, now, fx);
         if reason == DiscardReason::KeepaliveFailure {
             self.learn_from_death(record, now, fx);
         }
@@ -290,8 +295,7 @@ impl<T> PoolState<T> {
         now: Instant,
         fx: &mut Effects<T>,
     ) -> Step<T> {
-        self.hosts.get_mut(record.host).end_lease(record.lane);
-        self.note_discard(record, DiscardReason::ServerClosed, now, fx);
+        self.end(record, DiscardReason::ServerClosed, now, fx);
         self.learn_from_death(record, now, fx);
         self.discard_siblings(record, now, fx);
         let step = self.reopen(record.host, charge, errand, now, fx);
@@ -308,8 +312,7 @@ impl<T> PoolState<T> {
         now: Instant,
         fx: &mut Effects<T>,
     ) -> Step<T> {
-        self.hosts.get_mut(record.host).end_lease(record.lane);
-        self.note_discard(record, DiscardReason::CredentialsRotated, now, fx);
+        self.end(record, DiscardReason::CredentialsRotated, now, fx);
         let step = self.reopen(record.host, charge, errand, now, fx);
         self.settle(now, fx);
         step
@@ -325,8 +328,7 @@ impl<T> PoolState<T> {
         now: Instant,
         fx: &mut Effects<T>,
     ) -> Step<T> {
-        self.hosts.get_mut(record.host).end_lease(record.lane);
-        self.note_discard(record, reason, now, fx);
+        self.end(record, reason, now, fx);
         if with_siblings {
             self.learn_from_death(record, now, fx);
             self.discard_siblings(record, now, fx);

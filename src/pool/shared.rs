@@ -14,7 +14,7 @@ use crate::pool::connector::{Close, Connector, OpenError};
 use crate::pool::crew::Crew;
 use crate::pool::effects::Effects;
 use crate::pool::errand::Errand;
-use crate::pool::held::Held;
+use crate::pool::held::{Held, Record};
 use crate::pool::lease::Lease;
 use crate::pool::levels::Changes;
 use crate::pool::news::News;
@@ -338,9 +338,7 @@ impl<C: Connector> Shared<C> {
         charge: Charge,
         diary: &mut dyn Diary<C::Error>,
     ) -> (Step<C::Connection>, Effects<C::Connection>) {
-        let record = dead.close(DiscardReason::ServerClosed, Close::Abort);
-        let now = clock::now();
-        diary.note(now, Happened::Replaced { host: record.host, id: record.id, reason: DiscardReason::ServerClosed });
+        let (record, now) = give_up(dead, DiscardReason::ServerClosed, Close::Abort, diary);
         self.decide(|state, fx| state.found_dead(&record, charge, errand, now, fx))
     }
 
@@ -353,10 +351,7 @@ impl<C: Connector> Shared<C> {
         charge: Charge,
         diary: &mut dyn Diary<C::Error>,
     ) -> (Step<C::Connection>, Effects<C::Connection>) {
-        let reason = DiscardReason::CredentialsRotated;
-        let record = old.close(reason, Close::Polite);
-        let now = clock::now();
-        diary.note(now, Happened::Replaced { host: record.host, id: record.id, reason });
+        let (record, now) = give_up(old, DiscardReason::CredentialsRotated, Close::Polite, diary);
         self.decide(|state, fx| state.outdated(&record, charge, errand, now, fx))
     }
 
@@ -396,6 +391,19 @@ fn tell_failure<E>(diary: &mut dyn Diary<E>, host: HostId, began: Instant, error
     let now = clock::now();
     diary.note(now, Happened::OpenFailed { host, took: now - began, error });
     now
+}
+
+/// Closes a connection that its caller cannot use, notes that another takes its place, and returns when.
+fn give_up<C: Connector>(
+    lease: Lease<C>,
+    reason: DiscardReason,
+    how: Close,
+    diary: &mut dyn Diary<C::Error>,
+) -> (Box<Record>, Instant) {
+    let record = lease.close(reason, how);
+    let now = clock::now();
+    diary.note(now, Happened::Replaced { host: record.host, id: record.id, reason });
+    (record, now)
 }
 
 /// What a caller has in hand.
