@@ -142,8 +142,7 @@ impl SmtpConnectionManager {
         let cause = TraceCause::of(judged.failure.event, judged.failure.reply.as_ref(), None);
         trace.step(now, Some(now - started), Some(HostId(0)), TraceEvent::ConnectFailed { cause });
         let error = send_error(judged, opener.endpoint().clone(), Vec::new());
-        trace.gave_up(now, &error);
-        error.with_trace(trace.finish(Hosts::One(opener.endpoint().clone())))
+        trace.gave_up(now, error, Hosts::One(opener.endpoint().clone()))
     }
 
     /// As `connect`, over a socket that is connected already, to whatever.

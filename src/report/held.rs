@@ -77,26 +77,26 @@ impl HeldSession<'_> {
             false => self.session.listen(),
         };
         let heard = heard.map_err(Refused::from);
-        match heard.and_then(|()| transact(self.session, &mail, &limits, cancel)) {
+        let ended = match heard.and_then(|()| transact(self.session, &mail, &limits, cancel)) {
             Ok(accepted) => {
                 let now = clock::now();
                 dialogue(now).succeeded(&accepted, &mut trace);
                 parts.accepted(Receipt::of(accepted, self.endpoint.clone(), self.connection_id, now - started));
+                now
             }
             Err(Refused { failure, recipients, offered_to }) => {
                 let limit = Limit::of_sending(failure.stage, caller, send_timeout, final_reply_timeout);
                 let judged = self.judge(interrupted(failure, cancel, self.stop), limit);
                 let now = clock::now();
                 dialogue(now).failed(&judged.failure, &recipients, &mut trace);
-                let error = send_error(judged, self.endpoint.clone(), recipients).with_attempts(1);
-                trace.gave_up(now, &error);
-                parts.failed(error, offered_to);
+                parts.failed(send_error(judged, self.endpoint.clone(), recipients).with_attempts(1), offered_to);
+                now
             }
-        }
-        let trace = trace.finish(Hosts::One(self.endpoint.clone()));
+        };
+        let hosts = Hosts::One(self.endpoint.clone());
         match parts.finish() {
-            Ok(receipt) => Ok(receipt.with_trace(trace)),
-            Err(error) => Err(error.with_trace(trace)),
+            Ok(receipt) => Ok(receipt.with_trace(trace.finish(hosts))),
+            Err(error) => Err(trace.gave_up(ended, error, hosts)),
         }
     }
 
@@ -105,9 +105,7 @@ impl HeldSession<'_> {
         let judged = self.judge(interrupted(failure, None, self.stop), limit);
         let (mut trace, now) = (Recorder::new(started), clock::now());
         Dialogue { host: HostId(0), began: started, ended: now }.failed(&judged.failure, &[], &mut trace);
-        let error = send_error(judged, self.endpoint.clone(), Vec::new());
-        trace.gave_up(now, &error);
-        error.with_trace(trace.finish(Hosts::One(self.endpoint.clone())))
+        trace.gave_up(now, send_error(judged, self.endpoint.clone(), Vec::new()), Hosts::One(self.endpoint.clone()))
     }
 
     fn judge(&self, failure: Failure, limit: Limit) -> Judged {

@@ -36,9 +36,8 @@ pub(super) fn run(
 }
 
 /// The error of a call that has failed now, with its trace.
-pub(super) fn end(mut trace: Recorder, inner: &Inner, error: SendError) -> SendError {
-    trace.gave_up(clock::now(), &error);
-    error.with_trace(trace.finish(inner.pool.connector().hosts()))
+pub(super) fn end(trace: Recorder, inner: &Inner, error: SendError) -> SendError {
+    trace.gave_up(clock::now(), error, inner.pool.connector().hosts())
 }
 
 fn in_parts(

@@ -46,10 +46,11 @@ impl Recorder {
         }
     }
 
-    /// The call failed.
-    pub(crate) fn gave_up(&mut self, at: Instant, error: &SendError) {
+    /// The error of a call that had these hosts and has failed, with its trace.
+    pub(crate) fn gave_up(mut self, at: Instant, error: SendError, hosts: Hosts) -> SendError {
         let (kind, stage) = (error.kind(), error.stage());
         self.step(at, None, None, TraceEvent::GaveUp { kind, stage });
+        error.with_trace(self.finish(hosts))
     }
 
     /// The trace of a call that had these hosts.
