@@ -156,6 +156,8 @@ impl SmtpSender {
         let board = Mutex::new(Board { tally: Tally::of(messages.len()), progress: Some(progress) });
         in_parallel(at_a_time, "smtp-pool-batch", None, || {
             while let Some((index, outcome)) = batch.send_next() {
+                // Proof: this lock is there to call `progress` from one thread at a time, and guards nothing else. Whoever has it has
+                // neither a connection nor another lock, and nothing that a callback can reach asks for it.
                 board.lock().note(index, outcome);
             }
         });
@@ -274,6 +276,7 @@ impl Batch<'_> {
 
     /// When to try again, if the message failed for an outage that may be over by then.
     fn worth_waiting_for(&self, outcome: &Result<Receipt, SendError>, now: Instant) -> Option<Deadline> {
+        // Proof: one moment is written down or forgotten. The first who sees an outage sets it, and whoever comes later finds it set.
         let mut outage = self.outage.lock();
         let Err(error) = outcome else {
             outage.since = None;

@@ -64,12 +64,15 @@ struct Flight<K, T> {
     waiting: Vec<(u64, Sender<Answer<T>>)>,
 }
 
+/// Starts each piece of work in a thread of this name.
+fn in_threads(name: &'static str) -> impl Fn(Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync {
+    move |body| thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
+}
+
 impl<K: PartialEq + Clone + Send + 'static, T: Clone + Send + 'static> SingleFlight<K, T> {
     /// Work that is done in threads of this name, `most` of them at a time.
     pub(super) fn new(name: &'static str, most: usize, work: impl Fn(&K) -> T + Send + Sync + 'static) -> Self {
-        let start =
-            move |body: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.to_owned()).spawn(body).map(drop);
-        Self::started_by(start, most, None, work)
+        Self::started_by(in_threads(name), most, None, work)
     }
 
     /// The same for work that may never end: after `patience` it is not joined any longer.
@@ -79,9 +82,7 @@ impl<K: PartialEq + Clone + Send + 'static, T: Clone + Send + 'static> SingleFli
         patience: Duration,
         work: impl Fn(&K) -> T + Send + Sync + 'static,
     ) -> Self {
-        let start =
-            move |body: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.to_owned()).spawn(body).map(drop);
-        Self::started_by(start, most, Some(patience), work)
+        Self::started_by(in_threads(name), most, Some(patience), work)
     }
 
     fn started_by(
