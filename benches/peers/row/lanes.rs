@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::lease::{Bare, our_pool, pause};
+use super::lease::{Bare, acquire, our_pool, pause};
 use crate::Plan;
-use crate::clock::{self, Deadline};
+use crate::clock;
 use crate::lane::Lane;
 use crate::paired::{Spread, as_f64};
-use crate::pool::{Fate, HostSet, Pool, Request};
+use crate::pool::{Fate, Pool};
 use crate::report::{Bound, Report, Row};
 
-const MINUTE: Duration = Duration::from_secs(60);
 /// What one message takes.
 const HOLD: Duration = Duration::from_millis(2);
 /// Somebody in a hurry comes so often, in each of so many threads; together a third of what the pool can do.
@@ -36,17 +35,7 @@ impl Waits {
 /// How long one caller waited.
 fn turn(pool: &Pool<Bare>, lane: Lane) -> Duration {
     let now = clock::now();
-    let deadline = Deadline::at(now, MINUTE);
-    let request = Request {
-        lane,
-        waits_out_cooldowns: true,
-        deadline,
-        avoid: HostSet::new(),
-        fresh: false,
-        only: None,
-        cancel: None,
-    };
-    let lease = pool.acquire_at(now, request, &mut ()).unwrap_or_else(|error| panic!("{error:?}"));
+    let lease = acquire(pool, lane, now);
     let waited = clock::now() - now;
     pause(HOLD);
     lease.finish(Fate::Keep { delivered: true });

@@ -6,7 +6,7 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smtp_pool::{Host, SmtpConnectionManager, SmtpSender};
 
@@ -104,11 +104,10 @@ fn their_pool() -> r2d2::Pool<Bare> {
 }
 
 /// As a send does: the clock is read once for the pool and for the deadline.
-fn acquire(pool: &Pool<Bare>) -> Lease<Bare> {
-    let now = clock::now();
+pub(super) fn acquire(pool: &Pool<Bare>, lane: Lane, now: Instant) -> Lease<Bare> {
     let deadline = Deadline::at(now, MINUTE);
     let request = Request {
-        lane: Lane::Interactive,
+        lane,
         waits_out_cooldowns: true,
         deadline,
         avoid: HostSet::new(),
@@ -151,7 +150,10 @@ pub fn uncontended(plan: &Plan, report: &mut Report) {
     let sender = SmtpSender::builder().host(host()).max_size(1usize).build().unwrap();
     let checked = r2d2::Pool::builder().max_size(1).build(SmtpConnectionManager::new(host()).unwrap()).unwrap();
     let mut contestants: Vec<Box<dyn Contestant + '_>> = vec![
-        Box::new(Turns { name: OURS, turn: || acquire(&ours).finish(Fate::Keep { delivered: true }) }),
+        Box::new(Turns {
+            name: OURS,
+            turn: || acquire(&ours, Lane::Interactive, clock::now()).finish(Fate::Keep { delivered: true }),
+        }),
         Box::new(Turns { name: THEIRS, turn: || drop(theirs.get().unwrap()) }),
         Box::new(Turns { name: PUBLIC, turn: || drop(sender.lease().unwrap()) }),
         Box::new(Turns { name: CHECKED, turn: || drop(checked.get().unwrap()) }),
@@ -243,7 +245,7 @@ pub fn pause(time: Duration) {
 
 fn our_turn(pool: &Pool<Bare>, hold: Duration) -> (Duration, Duration) {
     let asked = clock::now();
-    let lease = acquire(pool);
+    let lease = acquire(pool, Lane::Interactive, asked);
     let got = clock::now();
     pause(hold);
     let held = clock::now() - got;
