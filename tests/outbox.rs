@@ -17,6 +17,8 @@ mod outbox;
 mod outcome;
 #[path = "../examples/outbox_postgres/private_postgres.rs"]
 mod private_postgres;
+#[path = "common/program.rs"]
+mod program;
 #[allow(dead_code, reason = "the tests need a part of it")]
 #[path = "../examples/outbox_postgres/session.rs"]
 mod session;
@@ -26,9 +28,8 @@ mod settings;
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Barrier, OnceLock};
+use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
@@ -98,8 +99,8 @@ impl Outbox {
 
     /// A command of the example; one lane, and leases and pauses that do not end before the test does.
     fn command(&self, server: Option<&TestServer>, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program());
-        command.args(arguments).stdin(Stdio::null()).env("DATABASE_URL", &self.postgres.url);
+        let mut command = program::example("outbox_postgres");
+        command.args(arguments).env("DATABASE_URL", &self.postgres.url);
         for (name, value) in
             [("LANES", "1"), ("LEASE_SECONDS", "3600"), ("RETRY_SECONDS", "3600"), ("GRACE_SECONDS", "60")]
         {
@@ -165,19 +166,6 @@ fn id(number: usize) -> String {
 }
 
 /// The example, built as these tests are.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--locked", "--example", "outbox_postgres", "--manifest-path"])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-            .status();
-        assert!(built.unwrap().success(), "the example does not compile");
-        let own = std::env::current_exe().unwrap();
-        own.parent().unwrap().parent().unwrap().join("examples/outbox_postgres")
-    })
-}
-
 #[test]
 #[ignore = "needs PostgreSQL: tests/servers/get-pkgs.sh"]
 fn a_worker_killed_behind_the_dot_leaves_unknown_and_nobody_sends_it_again() {

@@ -10,6 +10,8 @@
 mod browser;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/program.rs"]
+mod example;
 mod in_browser;
 mod program;
 

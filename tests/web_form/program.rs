@@ -2,13 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, ChildStdout, Stdio};
 
 use smtp_pool::testing::TestServer;
 
 use crate::common::{PATIENCE, eventually};
+use crate::example::example;
 
 /// Dies with its value.
 pub struct Program {
@@ -20,9 +19,8 @@ pub struct Program {
 impl Program {
     /// With this relay, or the embedded one.
     pub fn start(relay: Option<&TestServer>) -> Self {
-        let mut command = Command::new(built());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        command.env("WEB_FORM_LISTEN", "127.0.0.1:0").env_remove("SMTP_URL");
+        let mut command = example("web_form");
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).env("WEB_FORM_LISTEN", "127.0.0.1:0");
         if let Some(relay) = relay {
             command.env("SMTP_URL", format!("smtp://127.0.0.1:{}?tls=none", relay.port()));
         }
@@ -155,18 +153,4 @@ impl Reply {
     pub fn ticket(&self) -> &str {
         self.between("name=\"ticket\" value=\"", "\"")
     }
-}
-
-/// The example, built as these tests are.
-fn built() -> &'static PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--locked", "--example", "web_form", "--manifest-path"])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-            .status();
-        assert!(built.unwrap().success(), "the example does not compile");
-        let own = std::env::current_exe().unwrap();
-        own.parent().unwrap().parent().unwrap().join("examples/web_form")
-    })
 }
