@@ -213,8 +213,10 @@ fn in_a_pipe_it_says_a_line_a_second_and_every_mail_arrives_once() {
 fn ctrl_c_gives_the_terminal_back() {
     // util-linux's `script` gives it a terminal, and turns the byte into a signal as a terminal does.
     let path = program::example("failover_demo").get_program().to_owned();
+    // Ctrl-C reaches a shell that waits for the program as well, and dash then ends as if killed: the shell has to step aside.
+    let command = format!("exec '{}'", path.to_str().unwrap());
     let mut terminal = Command::new("script")
-        .args(["--quiet", "--return", "--command", path.to_str().unwrap(), "/dev/null"])
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
