@@ -126,6 +126,7 @@ fn assert_told_the_truth(postfix: &Postfix, outcomes: &[Outcome]) -> BTreeMap<(&
         let id = text.lines().find_map(|line| line.strip_prefix("Message-ID: <")?.strip_suffix('>')).unwrap();
         *copies.entry(id.to_owned()).or_default() += 1;
     }
+    let queued = postfix.queued();
     let mut tally = BTreeMap::<(&'static str, usize), usize>::new();
     for (id, kind) in outcomes {
         let copies = copies.get(id).copied().unwrap_or(0);
@@ -135,7 +136,7 @@ fn assert_told_the_truth(postfix: &Postfix, outcomes: &[Outcome]) -> BTreeMap<(&
             Some(_) => 0..=0,
         };
         assert!(allowed.contains(&copies), "{id}: {kind:?}, and {copies} copies arrived");
-        assert_eq!(postfix.queued(id), copies, "{id}: the log and the mailbox disagree");
+        assert_eq!(queued.get(id).copied().unwrap_or(0), copies, "{id}: the log and the mailbox disagree");
         *tally.entry((kind.map_or("ok", FailureKind::as_str), copies)).or_default() += 1;
     }
     tally
@@ -507,7 +508,7 @@ fn a_crash_before_the_last_byte_is_safe_to_retry() {
     });
     assert_eq!((error.kind(), error.stage()), (FailureKind::RetryableBeforeSend, SendStage::DataStarted), "{error}");
     assert!(error.is_retry_safe());
-    assert_eq!((postfix.delivered("cut").len(), postfix.queued("cut")), (0, 0));
+    assert_eq!((postfix.delivered("cut").len(), postfix.queued().get("cut")), (0, None));
 
     // On a connection that had been idle the same is put right at once, and the message arrives once.
     sender.send_raw(&inbox(), &message("between", "")).unwrap();
@@ -551,7 +552,8 @@ fn a_crash_after_the_last_byte_leaves_the_outcome_unknown() {
         assert_eq!((error.kind(), error.stage()), (FailureKind::UnknownAfterData, SendStage::DataCompleted), "{error}");
         assert!(!error.is_retry_safe());
         assert_eq!(error.attempts(), 1, "{error}");
-        assert_eq!((postfix.delivered(id).len(), postfix.queued(id)), (copies, copies), "{id}");
+        assert_eq!(postfix.delivered(id).len(), copies, "{id}");
+        assert_eq!(postfix.queued().get(id).copied().unwrap_or(0), copies, "{id}");
     }
     sender.send_raw(&inbox(), &message("after", "")).unwrap();
     assert_eq!(postfix.delivered("after").len(), 1);

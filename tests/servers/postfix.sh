@@ -142,11 +142,13 @@ smtpd_peername_lookup = no
 notify_classes =
 $(tr ';' '\n' <<<"${POSTFIX_MAIN:-}")
 END
+# A queue manager that is started by a reload skips what its predecessor is still delivering until it is next woken: each second, not each
+# five minutes.
 cat >"$dir/etc/master.cf" <<END
 127.0.0.1:$smtp_port inet n - n - 100 smtpd
 ${tls_port:+127.0.0.1:$tls_port inet n - n - 100 smtpd -o smtpd_tls_wrappermode=yes}
 cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
+qmgr unix n - n 1 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
 rewrite unix - - n - - trivial-rewrite
 bounce unix - - n - 0 bounce
