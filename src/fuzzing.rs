@@ -85,7 +85,7 @@ pub fn capabilities(ehlo: &Reply) -> Offered {
 
 /// `content` as it leaves, in chunks of these sizes by turns.
 pub fn encode(content: &[u8], sizes: impl Iterator<Item = usize>) -> Vec<Vec<u8>> {
-    let mut encoder = BodyEncoder::new(content);
+    let mut encoder = BodyEncoder::new(content.into());
     let mut chunks = Vec::new();
     for size in sizes {
         let mut chunk = Vec::new();

@@ -65,7 +65,7 @@ impl HeldSession<'_> {
         let cancel = options.cancel.as_ref();
         let limits = TimeLimits::new(started, caller, started, send_timeout, final_reply_timeout);
         let policy = options.recipients;
-        let mail = Mail { envelope, to: envelope.to(), content, policy, dsn: options.dsn.as_ref() };
+        let mail = Mail { envelope, to: envelope.to(), content: content.into(), policy, dsn: options.dsn.as_ref() };
         // One transaction, and what it leaves over is told.
         let mut parts = Parts::new(envelope, policy);
         let mut trace = Recorder::new(started);

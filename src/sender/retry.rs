@@ -48,6 +48,8 @@ fn in_parts(
     trace: &mut Recorder,
 ) -> Result<Receipt, SendError> {
     let (policy, dsn) = (options.recipients, options.dsn.as_ref());
+    // Looked at before a connection is taken, which others may be waiting for.
+    let content = content.into();
     let mut parts = Parts::new(envelope, policy);
     let mut now = acquisition.started;
     while let Some(to) = parts.next() {

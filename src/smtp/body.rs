@@ -1,5 +1,60 @@
 //! A message's content as it goes over the wire: line ends normalised, then dots stuffed where a dot ends it. Does no I/O.
 
+/// A message's content, and what one look at all of it tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content<'a> {
+    bytes: &'a [u8],
+    /// Whether it is more than ASCII.
+    pub(crate) is_eight_bit: bool,
+    /// How many octets travel: with line ends normalised, without dots that are stuffed and without the end of data, as
+    /// [RFC 1870 §3](https://www.rfc-editor.org/rfc/rfc1870#section-3) counts a message's size.
+    pub(crate) size: usize,
+    /// Whether every line end is CR LF and no line but the first begins with a dot, so that it can leave as it is.
+    is_regular: bool,
+}
+
+impl<'a> From<&'a [u8]> for Content<'a> {
+    /// One pass without a branch, which the compiler makes SIMD of: most content is regular, and this is what lets short lines through
+    /// at more than 2 GB/s.
+    fn from(bytes: &'a [u8]) -> Self {
+        /// Short enough that what is summed up in bytes overflows none.
+        const BLOCK: usize = 240;
+        let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else {
+            return Self { bytes, is_eight_bit: false, size: 0, is_regular: true };
+        };
+        // Of two neighbours, CR before anything but LF and LF behind anything but CR are each a line end that grows by one octet.
+        let (mut bare, mut dots, mut all) = (0, 0, last);
+        for (block, nexts) in bytes.chunks(BLOCK).zip(bytes[1..].chunks(BLOCK)) {
+            let mut bare_here = 0u8;
+            for (&byte, &next) in block.iter().zip(nexts) {
+                bare_here += u8::from((byte == b'\r') != (next == b'\n'));
+                dots |= u8::from((byte == b'\n') & (next == b'.'));
+                all |= byte;
+            }
+            bare += usize::from(bare_here);
+        }
+        bare += usize::from(first == b'\n');
+        let at_the_end = match last {
+            b'\r' => 1,
+            b'\n' => 0,
+            _ => 2,
+        };
+        Self {
+            bytes,
+            is_eight_bit: !all.is_ascii(),
+            size: bytes.len() + bare + at_the_end,
+            is_regular: bare == 0 && dots == 0 && last != b'\r',
+        }
+    }
+}
+
+impl Content<'_> {
+    /// How long it is as the caller has it.
+    pub(crate) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// Encodes one message's content.
 ///
 /// CR LF, LF and CR each end a line and leave as CR LF, so that no two servers can disagree about where the content ends
@@ -9,6 +64,8 @@
 #[derive(Debug)]
 pub(crate) struct BodyEncoder<'a> {
     rest: &'a [u8],
+    /// Whether all of it can leave as it is.
+    is_regular: bool,
     at_line_start: bool,
     framing: Framing,
 }
@@ -26,12 +83,13 @@ enum Framing {
 
 impl<'a> BodyEncoder<'a> {
     /// For content behind DATA.
-    pub(crate) const fn new(content: &'a [u8]) -> Self {
-        Self { rest: content, at_line_start: true, framing: Framing::Dot }
+    pub(crate) const fn new(content: Content<'a>) -> Self {
+        let Content { bytes: rest, is_regular, .. } = content;
+        Self { rest, is_regular, at_line_start: true, framing: Framing::Dot }
     }
 
     /// For content behind BDAT.
-    pub(crate) const fn counted(content: &'a [u8]) -> Self {
+    pub(crate) const fn counted(content: Content<'a>) -> Self {
         Self { framing: Framing::Count, ..Self::new(content) }
     }
 
@@ -47,7 +105,7 @@ impl<'a> BodyEncoder<'a> {
             let window = &self.rest[..room.min(self.rest.len())];
             // Whether a CR at its end belongs to a line end is seen when the byte behind it is.
             let window = window.strip_suffix(b"\r").filter(|shorter| !shorter.is_empty()).unwrap_or(window);
-            if is_regular(window) {
+            if self.is_regular || Content::from(window).is_regular {
                 self.copy(window, out);
                 self.at_line_start = window.ends_with(b"\n");
             } else {
@@ -89,45 +147,14 @@ impl<'a> BodyEncoder<'a> {
     }
 }
 
-/// How many octets of `content` travel: with its line ends normalised, without dots that are stuffed and without the end of data, as
-/// [RFC 1870 §3](https://www.rfc-editor.org/rfc/rfc1870#section-3) counts a message's size.
-pub(super) fn normalised_len(content: &[u8]) -> usize {
-    const BLOCK: usize = 240;
-    let (Some(&first), Some(&last)) = (content.first(), content.last()) else { return 0 };
-    // Of two neighbours, CR before anything but LF and LF behind anything but CR are each a line end that grows by one octet. Summed up
-    // in bytes, over blocks too short to overflow one, so that the compiler makes SIMD of it.
-    let bare = content.chunks(BLOCK).zip(content[1..].chunks(BLOCK)).fold(0, |bare, (bytes, nexts)| {
-        let pairs = bytes.iter().zip(nexts);
-        bare + usize::from(pairs.fold(0, |sum: u8, (&byte, &next)| sum + u8::from((byte == b'\r') != (next == b'\n'))))
-    });
-    let at_the_ends = match last {
-        b'\r' => 1,
-        b'\n' => 0,
-        _ => 2,
-    };
-    content.len() + bare + usize::from(first == b'\n') + at_the_ends
-}
-
-/// Whether every line end in `content` is CR LF and no line but the first begins with a dot, so that it can leave as it is.
-///
-/// One pass without a branch, which the compiler makes SIMD of: most content is regular, and this is what lets short lines through at
-/// more than 2 GB/s.
-fn is_regular(content: &[u8]) -> bool {
-    let (Some(first), Some(last)) = (content.first(), content.last()) else { return true };
-    let irregular = content.iter().zip(&content[1..]).fold(false, |irregular, (&byte, &next)| {
-        irregular | ((byte == b'\r') != (next == b'\n')) | ((byte == b'\n') & (next == b'.'))
-    });
-    !irregular && *first != b'\n' && *last != b'\r'
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn encode(content: &[u8], framing: Framing, step: usize) -> Vec<u8> {
         let mut encoder = match framing {
-            Framing::Dot => BodyEncoder::new(content),
-            Framing::Count => BodyEncoder::counted(content),
+            Framing::Dot => BodyEncoder::new(content.into()),
+            Framing::Count => BodyEncoder::counted(content.into()),
         };
         let mut wire = Vec::new();
         let mut chunk = Vec::new();
@@ -199,7 +226,7 @@ mod tests {
         for seed in 0..4_000 {
             let content = random_content(seed, 1_500);
             let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
-            let mut encoder = BodyEncoder::new(&content);
+            let mut encoder = BodyEncoder::new(content[..].into());
             let (mut wire, mut chunk) = (Vec::new(), Vec::new());
             while !encoder.fill(&mut chunk, random.usize(1..200)) {
                 wire.append(&mut chunk);
@@ -218,7 +245,7 @@ mod tests {
                 unstuffed.push(line.strip_prefix(b".").unwrap_or(line));
             }
             assert_eq!(unstuffed, lines_naively(&content), "seed {seed}");
-            assert_eq!(normalised_len(&content), size_of(&content), "seed {seed}");
+            assert_eq!(Content::from(&content[..]).size, size_of(&content), "seed {seed}");
         }
     }
 
@@ -238,7 +265,7 @@ mod tests {
             for step in 1..=expected.len() {
                 assert_eq!(encode(&content, Framing::Dot, step), expected, "{content:?} in chunks of {step}");
             }
-            assert_eq!(normalised_len(&content), size_of(&content), "{content:?}");
+            assert_eq!(Content::from(&content[..]).size, size_of(&content), "{content:?}");
             let framed = [b"\r\n".as_slice(), &expected].concat();
             let ends = framed.windows(5).filter(|window| window == b"\r\n.\r\n").count();
             assert!(ends == 1 && framed.ends_with(b"\r\n.\r\n"), "{content:?}");
@@ -259,7 +286,8 @@ mod tests {
             let stored: Vec<u8> = lines.flat_map(|line| line.strip_prefix(b".").unwrap_or(line).to_vec()).collect();
             assert_eq!(stored, counted, "{content:?}");
             assert!(counted.is_empty() || counted.ends_with(b"\r\n"), "{content:?}");
-            assert_eq!(counted.len(), normalised_len(&content), "{content:?}: what BDAT counts is what SIZE says");
+            let size = Content::from(&content[..]).size;
+            assert_eq!(counted.len(), size, "{content:?}: what BDAT counts is what SIZE says");
         }
     }
 

@@ -20,7 +20,7 @@ use crate::reply::Reply;
 use crate::stage::SendStage;
 
 use super::admission::admit;
-use super::body::BodyEncoder;
+use super::body::{BodyEncoder, Content};
 use super::command::{self, DATA, DOT, MailParameters, RSET};
 use super::failure::Failure;
 use super::session::Session;
@@ -46,7 +46,7 @@ pub(crate) struct Mail<'a> {
     pub(crate) envelope: &'a Envelope,
     /// Those of its recipients that are still to be told.
     pub(crate) to: &'a [Address],
-    pub(crate) content: &'a [u8],
+    pub(crate) content: Content<'a>,
     pub(crate) policy: RecipientPolicy,
     pub(crate) dsn: Option<&'a Dsn>,
 }

@@ -43,7 +43,7 @@ pub fn measure(plan: &Plan, report: &mut Report) {
     let encode = || {
         let mut out = Vec::with_capacity(CHUNK + 8);
         move |content: &[u8]| {
-            let mut encoder = BodyEncoder::new(content);
+            let mut encoder = BodyEncoder::new(content.into());
             loop {
                 out.clear();
                 let is_done = encoder.fill(&mut out, CHUNK);

@@ -178,7 +178,7 @@ mod tests {
             let envelope = Envelope::new(None, to.collect()).unwrap();
             let content = vec![b'\n'; self.octets];
             let (to, policy) = (envelope.to(), RecipientPolicy::AcceptPartial);
-            let mail = Mail { envelope: &envelope, to, content: &content, policy, dsn: None };
+            let mail = Mail { envelope: &envelope, to, content: content[..].into(), policy, dsn: None };
             let now = clock::now();
             let limits = TimeLimits { commit_by: self.commit_by, ..TimeLimits::new(now, None, now, HOUR, HOUR) };
             let mut transaction = Transaction {
@@ -285,7 +285,7 @@ mod tests {
         command::rcpt(&mut out, &envelope.to()[0], parameters.dsn);
         command::bdat_last(&mut out, usize::MAX);
         // Every line feed of theirs becomes two bytes, and none is at the end.
-        BodyEncoder::counted(&[&[b'\n'; SMALL - 1][..], b"x"].concat()).fill(&mut out, usize::MAX);
+        BodyEncoder::counted([&[b'\n'; SMALL - 1][..], b"x"].concat()[..].into()).fill(&mut out, usize::MAX);
         assert!(out.len() > 2 * SMALL && out.len() <= LAST_WRITE, "{}", out.len());
     }
 }
