@@ -62,7 +62,7 @@ fn content(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(content.len() as u64));
         group.bench_with_input(BenchmarkId::from_parameter(name), &content, |bencher, content| {
             bencher.iter(|| {
-                let mut encoder = BodyEncoder::new(black_box(content).into());
+                let mut encoder = BodyEncoder::new(black_box(content.as_slice()).into());
                 loop {
                     out.clear();
                     let is_done = encoder.fill(&mut out, CHUNK);
