@@ -29,6 +29,7 @@ mod rotation;
 mod smuggling;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -140,6 +141,43 @@ fn assert_told_the_truth(postfix: &Postfix, outcomes: &[Outcome]) -> BTreeMap<(&
         *tally.entry((kind.map_or("ok", FailureKind::as_str), copies)).or_default() += 1;
     }
     tally
+}
+
+/// Sends from `threads` threads for as long as `meanwhile` takes. It is given the number of messages sent so far, for its pace.
+///
+/// If `meanwhile` panics, they end too.
+fn under_load(sender: &SmtpSender, threads: usize, meanwhile: impl FnOnce(&AtomicUsize)) -> Vec<Outcome> {
+    let (calls, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|worker| {
+                let (calls, is_over) = (&calls, &is_over);
+                scope.spawn(move || {
+                    let mut outcomes = Vec::new();
+                    while !is_over.load(Ordering::Relaxed) {
+                        let id = format!("{worker}-{}", outcomes.len());
+                        // Small ones spend their time after the last byte, large ones before it.
+                        let body = "Hello, hello.\r\n".repeat(if outcomes.len() % 4 == 3 { 40_000 } else { 20 });
+                        let outcome = sender.send_raw(&inbox(), &message(&id, body));
+                        outcomes.push((id, outcome.err().map(|error| error.kind())));
+                        calls.fetch_add(1, Ordering::Relaxed);
+                    }
+                    outcomes
+                })
+            })
+            .collect();
+        let meanwhile = catch_unwind(AssertUnwindSafe(|| meanwhile(&calls)));
+        is_over.store(true, Ordering::Relaxed);
+        if let Err(panic) = meanwhile {
+            resume_unwind(panic);
+        }
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
+fn wait_for_calls(calls: &AtomicUsize, more: usize) {
+    let enough = calls.load(Ordering::Relaxed) + more;
+    wait_until("some messages are sent", || calls.load(Ordering::Relaxed) >= enough);
 }
 
 #[test]
@@ -576,38 +614,14 @@ fn what_a_send_says_agrees_with_what_was_queued() {
         .max_reconnect_cooldown(Duration::from_millis(20))
         .build()
         .unwrap();
-    let sends = AtomicUsize::new(0);
-    let is_over = AtomicBool::new(false);
-
-    let outcomes: Vec<Outcome> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..THREADS)
-            .map(|worker| {
-                let (sender, sends, is_over) = (&sender, &sends, &is_over);
-                scope.spawn(move || {
-                    let mut outcomes = Vec::new();
-                    while !is_over.load(Ordering::Relaxed) {
-                        let id = format!("{worker}-{}", outcomes.len());
-                        // Small ones spend their time after the last byte, large ones before it.
-                        let body =
-                            "Hello, hello, hello, hello.\r\n".repeat(if outcomes.len() % 4 == 3 { 20_000 } else { 20 });
-                        let outcome = sender.send_raw(&inbox(), &message(&id, body)).err();
-                        outcomes.push((id, outcome.map(|error| error.kind())));
-                        sends.fetch_add(1, Ordering::Relaxed);
-                    }
-                    outcomes
-                })
-            })
-            .collect();
+    let outcomes = under_load(&sender, THREADS, |calls| {
         for _ in 0..KILLS {
-            let enough = sends.load(Ordering::Relaxed) + fastrand::usize(1..16);
-            wait_until("some messages are sent", || sends.load(Ordering::Relaxed) >= enough);
+            wait_for_calls(calls, fastrand::usize(1..16));
             let serving = postfix.serving();
             if !serving.is_empty() {
                 kill(&[serving[fastrand::usize(..serving.len())]]);
             }
         }
-        is_over.store(true, Ordering::Relaxed);
-        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
 
     let tally = assert_told_the_truth(&postfix, &outcomes);

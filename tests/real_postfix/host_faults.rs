@@ -1,14 +1,12 @@
 //! What happens to a server's host: it crashes whole, is reloaded and stopped under load, has no room, loses patience. K13 to K16 of
 //! the fault catalogue; `tests/kernel_faults` has the others.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use smtp_pool::{DiscardReason, FailureKind, HostState, SendStage, SmtpSender};
 
 use super::postfix::{Postfix, kill, wait_until};
-use super::{Outcome, assert_code, assert_told_the_truth, inbox, message, single, to};
+use super::{assert_code, assert_told_the_truth, inbox, message, single, to, under_load, wait_for_calls};
 
 /// A sender of as many connections as threads, whose pauses are short.
 fn hasty(postfix: &Postfix, threads: usize) -> SmtpSender {
@@ -20,38 +18,6 @@ fn hasty(postfix: &Postfix, threads: usize) -> SmtpSender {
         .max_reconnect_cooldown(Duration::from_millis(100))
         .build()
         .unwrap()
-}
-
-/// Sends from `threads` threads for as long as `meanwhile` takes. It is given the number of messages sent so far, for its pace.
-fn under_load(sender: &SmtpSender, threads: usize, meanwhile: impl FnOnce(&AtomicUsize)) -> Vec<Outcome> {
-    let (calls, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|worker| {
-                let (calls, is_over) = (&calls, &is_over);
-                scope.spawn(move || {
-                    let mut outcomes = Vec::new();
-                    while !is_over.load(Ordering::Relaxed) {
-                        let id = format!("{worker}-{}", outcomes.len());
-                        // Small ones spend their time after the last byte, large ones before it.
-                        let body = "Hello, hello.\r\n".repeat(if outcomes.len() % 4 == 3 { 40_000 } else { 20 });
-                        let outcome = sender.send_raw(&inbox(), &message(&id, body));
-                        outcomes.push((id, outcome.err().map(|error| error.kind())));
-                        calls.fetch_add(1, Ordering::Relaxed);
-                    }
-                    outcomes
-                })
-            })
-            .collect();
-        meanwhile(&calls);
-        is_over.store(true, Ordering::Relaxed);
-        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
-    })
-}
-
-fn wait_for_calls(calls: &AtomicUsize, more: usize) {
-    let enough = calls.load(Ordering::Relaxed) + more;
-    wait_until("some messages are sent", || calls.load(Ordering::Relaxed) >= enough);
 }
 
 /// K13.
