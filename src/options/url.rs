@@ -122,10 +122,14 @@ fn apply(host: &mut Host, key: &str, value: &str) -> Result<(), OptionsError> {
         "dangerous_plaintext_auth" => {
             host.plaintext_auth = value.parse().map_err(|_| wrong("must be `true` or `false`"))?;
         }
-        _ => return Err(OptionsError::new("url", format!("?{}=", key.escape_debug()), "is no parameter of a host")),
+        _ => return Err(OptionsError::new("url", format!("?{}=", key.escape_debug()), PARAMETERS)),
     }
     Ok(())
 }
+
+/// What a URL may say of a host, as a rule that one which says something else breaks.
+const PARAMETERS: &str =
+    "must be tls, priority, weight, max_connections, hello_name, auth, single_round_trip or dangerous_plaintext_auth";
 
 fn number<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()

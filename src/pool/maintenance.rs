@@ -150,7 +150,7 @@ impl<C: Connector> Reserve<C> {
             shared.carry_out(fx);
             let Some(grant) = grant else { return };
             let mut permit = OpenPermit::new(&shared, grant);
-            match permit.open(Some(&shared.curtain)) {
+            match permit.open(clock::now(), Some(&shared.curtain)) {
                 Ok(connection) => {
                     let (lease, charge, arrival) = permit.redeem(connection, Ticket::default());
                     if arrival == Arrival::TooLate {

@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::blame::Blame;
 use crate::cancel::CancelToken;
@@ -42,8 +43,13 @@ impl<'a, C: Connector> OpenPermit<'a, C> {
         }
     }
 
-    pub(super) fn open(&mut self, cancel: Option<&CancelToken>) -> Result<C::Connection, OpenError<C::Error>> {
-        self.grant.begun = Some(clock::now());
+    /// Opens it; `now` it begins.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        cancel: Option<&CancelToken>,
+    ) -> Result<C::Connection, OpenError<C::Error>> {
+        self.grant.begun = Some(now);
         self.shared.connector.open(self.grant.host, self.grant.id, self.grant.deadline, cancel)
     }
 

@@ -247,7 +247,7 @@ impl<C: Connector> Shared<C> {
                         let (gift, fx) = self.decide(|state, _| state.refuse_exhausted());
                         self.turn(&errand, (Step::Take(gift), fx))
                     } else {
-                        match permit.open(errand.request.cancel.as_ref()) {
+                        match permit.open(began, errand.request.cancel.as_ref()) {
                             Ok(connection) => {
                                 let (mut lease, charge, arrival) = permit.redeem(connection, errand.ticket);
                                 if arrival == Arrival::Ready && errand.is_cancelled() {

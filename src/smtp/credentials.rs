@@ -51,6 +51,7 @@ impl CredentialSource {
     pub(super) fn get(&self, deadline: Deadline, cancel: &[&CancelToken]) -> Result<Option<Arc<Credentials>>, Failure> {
         match self {
             Self::Nobody => Ok(None),
+            // A pointer is copied, or exchanged by `rotate`: whoever asks gets one login, whole.
             Self::Fixed(credentials) => Ok(Some(Arc::clone(&credentials.lock()))),
             Self::Supplied(calls) => supplied(calls, deadline, cancel, SendStage::BeforeConnect).map(Some),
         }

@@ -110,6 +110,7 @@ impl<K: PartialEq + Clone + Send + 'static, T: Clone + Send + 'static> SingleFli
 
     /// What is under way now is for those who have joined it already: whoever comes later gets a result of work begun later.
     pub(super) fn forget(&self) {
+        // A mark on each, which `board` reads under the same lock: nobody joins what is under way now once this has returned.
         self.shared.flights.lock().under_way.iter_mut().for_each(|flight| flight.is_open = false);
     }
 
@@ -187,6 +188,8 @@ struct Landing<'a, K: PartialEq + Clone, T: Clone> {
 
 impl<K: PartialEq + Clone, T: Clone> Drop for Landing<'_, K, T> {
     fn drop(&mut self) {
+        // Off the list with all who wait for it, in one step: who came before is answered below, unlocked, and who comes later finds no
+        // flight to join.
         let waiting = self.shared.flights.lock().land(self.flight);
         for (_, answer_to) in waiting {
             // A caller whose deadline passed has gone.
@@ -204,6 +207,8 @@ struct Seat<'a, K, T> {
 
 impl<K, T> Drop for Seat<'_, K, T> {
     fn drop(&mut self) {
+        // Takes its own number off, if the flight has not landed. A channel of which the other end is still there ends with it, which runs
+        // nobody's code.
         let mut flights = self.shared.flights.lock();
         if let Some(flight) = flights.under_way.iter_mut().find(|flight| flight.number == self.flight) {
             flight.waiting.retain(|(number, _)| *number != self.number);
