@@ -61,7 +61,10 @@ pub enum Peer {
     PoolAtOnce,
     /// The limit: two writes and two waits for a message, and nothing else.
     RawPipelining,
-    /// The limit of that: one write and one wait, by BDAT.
+    /// The limit for a client that has to know what became of the message: the same, with looks at the connection, deadlines, content that
+    /// is checked, and replies that are kept.
+    RawCareful,
+    /// The limit of the first: one write and one wait, by BDAT.
     RawAtOnce,
     /// One command at a time with `TCP_NODELAY`, body and dot in one write: what a client without a pool's checks and without
     /// pipelining can reach.
@@ -78,9 +81,10 @@ pub enum Peer {
 
 impl Peer {
     /// Those that need nothing special of a server.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Pool,
         Self::RawPipelining,
+        Self::RawCareful,
         Self::RawSequential,
         Self::SmtpSource,
         Self::R2d2,
@@ -93,6 +97,7 @@ impl Peer {
             Self::Pool => "smtp-pool",
             Self::PoolAtOnce => "smtp-pool, single_round_trip",
             Self::RawPipelining => "bare pipelining loop",
+            Self::RawCareful => "bare careful loop",
             Self::RawAtOnce => "bare BDAT loop",
             Self::RawSequential => "bare sequential loop",
             Self::LettrePool => "lettre 0.11.23, its pool",
@@ -108,6 +113,7 @@ impl Peer {
             Self::Pool => "pool",
             Self::PoolAtOnce => "pool-at-once",
             Self::RawPipelining => "raw-pipelining",
+            Self::RawCareful => "raw-careful",
             Self::RawAtOnce => "raw-at-once",
             Self::RawSequential => "raw-sequential",
             Self::LettrePool => "lettre-pool",
@@ -127,6 +133,7 @@ impl Peer {
             Self::Pool => Box::new(pooled::Pooled::new(load)),
             Self::PoolAtOnce => Box::new(pooled::Pooled::at_once(load)?),
             Self::RawPipelining => Box::new(RawClient::connect(load, Dialogue::Pipelining)),
+            Self::RawCareful => Box::new(RawClient::connect(load, Dialogue::Careful)),
             Self::RawAtOnce => Box::new(RawClient::connect(load, Dialogue::AtOnce)),
             Self::RawSequential => Box::new(RawClient::connect(load, Dialogue::Sequential)),
             Self::LettrePool => Box::new(lettre_peers::LettrePool::new(load)),

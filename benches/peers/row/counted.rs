@@ -10,7 +10,8 @@ use crate::report::{Bound, Report, Row};
 use crate::sink::Sink;
 use crate::strace::Traced;
 
-const PEERS: [Peer; 5] = [Peer::Pool, Peer::RawPipelining, Peer::RawSequential, Peer::R2d2, Peer::LettrePool];
+const PEERS: [Peer; 6] =
+    [Peer::Pool, Peer::RawPipelining, Peer::RawCareful, Peer::RawSequential, Peer::R2d2, Peer::LettrePool];
 const SIZE: usize = 700;
 
 pub fn measure(plan: &Plan, report: &mut Report) {
