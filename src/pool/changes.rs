@@ -257,12 +257,10 @@ impl<T> PoolState<T> {
     }
 
     fn has_carried_enough(&self, record: &Record, now: Instant) -> bool {
+        // A server that announces none at all is taken at its word with the first message.
+        let has_met = |limit: Option<u32>| limit.is_some_and(|limit| record.messages >= limit.max(1));
         let learned = self.hosts.get(record.host).message_limit.get(now);
-        [self.limits.max_messages, record.message_limit, learned]
-            .into_iter()
-            .flatten()
-            // A server that announces none at all is taken at its word with the first message.
-            .any(|limit| record.messages >= limit.max(1))
+        has_met(self.limits.max_messages) || has_met(record.message_limit) || has_met(learned)
     }
 
     /// A lent connection's life is over: nobody has its place any more.
