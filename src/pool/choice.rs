@@ -97,7 +97,7 @@ impl<T> Hosts<T> {
     /// find the same, and an uncontended acquire would cost more than r2d2's.
     fn first_without_rival(&self, errand: &Errand) -> Option<HostId> {
         let [id] = self.tiers.first()?[..] else { return None };
-        // What is kept from bulk may be more than there is.
+        // Bulk may not have all that is there.
         let is_served = errand.request.lane == Lane::Interactive && !errand.shuns(id) && self.may_lend(id, errand);
         is_served.then_some(id)
     }
