@@ -85,7 +85,8 @@ unpack_tarball() {
     tarball=$target/package/unpacked
     rm -rf "$tarball"
     mkdir -p "$tarball"
-    tar -xzf "$target"/package/smtp-pool-*.crate -C "$tarball" --strip-components 1
+    # Files of now: with the times that are in it, cargo would take what it has built of an earlier one for up to date.
+    tar -xzmf "$target"/package/smtp-pool-*.crate -C "$tarball" --strip-components 1
     local size
     size=$(stat -c %s "$target"/package/smtp-pool-*.crate)
     # crates.io takes ten.

@@ -12,7 +12,8 @@ pub fn example(name: &str) -> Command {
     if !built.iter().any(|built| built == name) {
         let mut cargo = Command::new(env!("CARGO"));
         cargo
-            .args(["build", "--quiet", "--locked", "--example", name, "--manifest-path"])
+            // Here the tests' dependency on the crate itself has them on already; in the tarball, which loses it, nothing has.
+            .args(["build", "--quiet", "--locked", "--all-features", "--example", name, "--manifest-path"])
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
         // Cargo describes this package to its tests by these. ring's build script looks at them: it would be built anew.
         for (variable, _) in std::env::vars_os() {
