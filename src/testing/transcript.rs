@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Bytes the client sent, as one read of the server returned them.
+    /// Bytes the client sent, as one read of the server returned them; under TLS, as they stood in one record.
     Client {
         /// The bytes, decrypted.
         bytes: Vec<u8>,

@@ -311,6 +311,8 @@ impl Link {
                             Ok(0) => closed = true,
                             Ok(read) => {
                                 plain.extend_from_slice(&chunk[..read]);
+                                // A record each, whatever has arrived together: what the client wrote by itself is told by itself.
+                                self.record(Event::Client { bytes: self.kept(&chunk[..read]), encrypted });
                                 continue;
                             }
                             Err(error) => closed |= error.kind() != io::ErrorKind::WouldBlock,
@@ -323,7 +325,9 @@ impl Link {
             drop(out);
             let got = &plain[before..];
             if !got.is_empty() {
-                self.record(Event::Client { bytes: self.kept(got), encrypted });
+                if !encrypted {
+                    self.record(Event::Client { bytes: self.kept(got), encrypted });
+                }
                 return Ok(got.len());
             }
             if closed {
