@@ -301,8 +301,13 @@ impl Link {
             let mut out = self.out.lock();
             let encrypted = out.tls.is_some();
             let mut closed = read == 0;
+            let mut take = |bytes: &[u8]| {
+                plain.extend_from_slice(bytes);
+                self.record(Event::Client { bytes: self.kept(bytes), encrypted });
+            };
             match &mut out.tls {
-                None => plain.extend_from_slice(&buffer[..read]),
+                None if read > 0 => take(&buffer[..read]),
+                None => {}
                 Some(tls) => {
                     tls.get_mut().feed(&buffer[..read]);
                     let mut chunk = [0; 16_384];
@@ -310,9 +315,8 @@ impl Link {
                         match tls.read(&mut chunk) {
                             Ok(0) => closed = true,
                             Ok(read) => {
-                                plain.extend_from_slice(&chunk[..read]);
                                 // A record each, whatever has arrived together: what the client wrote by itself is told by itself.
-                                self.record(Event::Client { bytes: self.kept(&chunk[..read]), encrypted });
+                                take(&chunk[..read]);
                                 continue;
                             }
                             Err(error) => closed |= error.kind() != io::ErrorKind::WouldBlock,
@@ -323,12 +327,9 @@ impl Link {
                 }
             }
             drop(out);
-            let got = &plain[before..];
-            if !got.is_empty() {
-                if !encrypted {
-                    self.record(Event::Client { bytes: self.kept(got), encrypted });
-                }
-                return Ok(got.len());
+            let got = plain.len() - before;
+            if got > 0 {
+                return Ok(got);
             }
             if closed {
                 let reset = read == 0 && self.reset.load(Ordering::SeqCst);
