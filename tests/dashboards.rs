@@ -37,27 +37,32 @@ fn metrics() -> BTreeMap<String, Metric> {
 /// The values that a label of this crate can have; `host` is the user's.
 fn values(label: &str) -> Option<Vec<&'static str>> {
     match label {
-        "kind" => Some(vec![
-            "accepted",
-            FailureKind::PoolExhausted.as_str(),
-            FailureKind::HostUnavailable.as_str(),
-            FailureKind::RetryableBeforeSend.as_str(),
-            FailureKind::RetryableTemporaryFailure.as_str(),
-            FailureKind::PermanentFailure.as_str(),
-            FailureKind::UnknownAfterData.as_str(),
-            FailureKind::ConnectionCorrupted.as_str(),
-            FailureKind::Cancelled.as_str(),
-            FailureKind::Shutdown.as_str(),
-        ]),
-        "stage" => Some(vec![
-            SendStage::BeforeConnect.as_str(),
-            SendStage::Connected.as_str(),
-            SendStage::Authenticated.as_str(),
-            SendStage::EnvelopeStarted.as_str(),
-            SendStage::DataStarted.as_str(),
-            SendStage::DataCompleted.as_str(),
-            SendStage::ServerAccepted.as_str(),
-        ]),
+        "kind" => {
+            let failed = [
+                FailureKind::PoolExhausted,
+                FailureKind::HostUnavailable,
+                FailureKind::RetryableBeforeSend,
+                FailureKind::RetryableTemporaryFailure,
+                FailureKind::PermanentFailure,
+                FailureKind::UnknownAfterData,
+                FailureKind::ConnectionCorrupted,
+                FailureKind::Cancelled,
+                FailureKind::Shutdown,
+            ];
+            Some(failed.map(FailureKind::as_str).into_iter().chain(["accepted"]).collect())
+        }
+        "stage" => {
+            let stages = [
+                SendStage::BeforeConnect,
+                SendStage::Connected,
+                SendStage::Authenticated,
+                SendStage::EnvelopeStarted,
+                SendStage::DataStarted,
+                SendStage::DataCompleted,
+                SendStage::ServerAccepted,
+            ];
+            Some(stages.map(SendStage::as_str).to_vec())
+        }
         "reason" => Some(DiscardCounts::default().iter().map(|(reason, _)| reason.as_str()).collect()),
         _ => None,
     }

@@ -1,13 +1,7 @@
 //! The short examples do what they say. They judge themselves by what their embedded servers have, and end with an error if it is not that;
 //! here they are run, and what they print is looked at.
 
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    reason = "a test may panic and needs no manual"
-)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test may panic and needs no manual")]
 
 #[path = "common/program.rs"]
 mod program;

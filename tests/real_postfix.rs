@@ -14,6 +14,7 @@
     reason = "a test says what it is about in its name, and may panic"
 )]
 
+mod common;
 #[path = "real_postfix/extensions.rs"]
 mod extensions;
 #[path = "common/header_gate.rs"]
@@ -29,14 +30,14 @@ mod rotation;
 mod smuggling;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use lettre::address::Envelope;
 use smtp_pool::{DiscardReason, FailureKind, Host, SendError, SendStage, SmtpSender, SmtpSenderBuilder};
 
+use common::Flag;
 use header_gate::HeaderGate;
 use postfix::{Postfix, USER, kill, wait_until};
 
@@ -147,14 +148,15 @@ fn assert_told_the_truth(postfix: &Postfix, outcomes: &[Outcome]) -> BTreeMap<(&
 ///
 /// If `meanwhile` panics, they end too.
 fn under_load(sender: &SmtpSender, threads: usize, meanwhile: impl FnOnce(&AtomicUsize)) -> Vec<Outcome> {
-    let (calls, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let calls = AtomicUsize::new(0);
     thread::scope(|scope| {
+        let over = Flag::default();
         let workers: Vec<_> = (0..threads)
             .map(|worker| {
-                let (calls, is_over) = (&calls, &is_over);
+                let (calls, is_over) = (&calls, over.reader());
                 scope.spawn(move || {
                     let mut outcomes = Vec::new();
-                    while !is_over.load(Ordering::Relaxed) {
+                    while !is_over() {
                         let id = format!("{worker}-{}", outcomes.len());
                         // Small ones spend their time after the last byte, large ones before it.
                         let body = "Hello, hello.\r\n".repeat(if outcomes.len() % 4 == 3 { 40_000 } else { 20 });
@@ -166,11 +168,8 @@ fn under_load(sender: &SmtpSender, threads: usize, meanwhile: impl FnOnce(&Atomi
                 })
             })
             .collect();
-        let meanwhile = catch_unwind(AssertUnwindSafe(|| meanwhile(&calls)));
-        is_over.store(true, Ordering::Relaxed);
-        if let Err(panic) = meanwhile {
-            resume_unwind(panic);
-        }
+        meanwhile(&calls);
+        drop(over);
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     })
 }

@@ -128,10 +128,15 @@ impl Postfix {
         };
         let postlog = self.directory.join("spool/public/postlog");
         // Nobody takes it while Postfix is stopped, and then nothing more comes.
-        if UnixDatagram::unbound().is_ok_and(|socket| socket.send_to(mark.as_bytes(), postlog).is_ok()) {
-            wait_until("Postfix writes down what it is told", || read().contains(&format!("{mark}\n")));
+        if UnixDatagram::unbound().and_then(|socket| socket.send_to(mark.as_bytes(), postlog)).is_err() {
+            return read();
         }
-        read()
+        let mut log = String::new();
+        wait_until("Postfix writes down what it is told", || {
+            log = read();
+            log.contains(&format!("{mark}\n"))
+        });
+        log
     }
 
     /// How many lines of the log hold `text`.
@@ -142,35 +147,22 @@ impl Postfix {
     /// The user of the session that each message came over, by Message-ID.
     pub fn users_of_messages(&self) -> HashMap<String, String> {
         let log = self.log();
-        // "…/cleanup[1]: QUEUEID: message-id=<…>" and "…/smtpd[1]: QUEUEID: client=…, sasl_username=…".
-        let told = |process: &str, key: &str| -> HashMap<String, String> {
-            let lines = log.lines().filter(|line| line.contains(process)).filter_map(|line| {
-                let (id, rest) = line.split_once("]: ")?.1.split_once(": ")?;
-                let value = rest.split_once(key)?.1.split([',', '>']).next()?;
-                Some((id.to_owned(), value.to_owned()))
-            });
-            lines.collect()
-        };
-        let (ids, users) = (told("/cleanup[", "message-id=<"), told("/smtpd[", "sasl_username="));
-        ids.into_iter().filter_map(|(queue_id, id)| Some((id, users.get(&queue_id)?.clone()))).collect()
+        let value = |said: &str, key: &str| Some(said.split_once(key)?.1.split([',', '>']).next()?.to_owned());
+        let sessions = entries(&log, "smtpd").filter_map(|(id, said)| Some((id, value(said, "sasl_username=")?)));
+        let users: HashMap<_, _> = sessions.collect();
+        let messages = entries(&log, "cleanup").filter_map(|(id, said)| Some((id, value(said, "message-id=<")?)));
+        messages.filter_map(|(queue_id, id)| Some((id, users.get(queue_id)?.clone()))).collect()
     }
 
     /// How many queue files with each Message-ID were taken into the queue. Meant for a settled queue.
     pub fn queued(&self) -> HashMap<String, usize> {
         let log = self.log();
-        // "…/PROCESS[1]: QUEUEID: …".
-        let told = |process: &str, line: &str| -> Option<(String, String)> {
-            let (id, rest) = line.split_once(process)?.1.split_once("]: ")?.1.split_once(": ")?;
-            Some((id.to_owned(), rest.to_owned()))
-        };
-        let is_active = |line: &&str| line.ends_with("(queue active)");
-        let active = log.lines().filter(is_active).filter_map(|line| Some(told("/qmgr[", line)?.0));
-        let active: HashSet<String> = active.collect();
+        // A queue file may become active more than once; its Message-ID is said once.
+        let active = entries(&log, "qmgr").filter(|(_, said)| said.ends_with("(queue active)"));
+        let active: HashSet<_> = active.map(|(queue_id, _)| queue_id).collect();
         let mut queued = HashMap::new();
-        for (queue_id, said) in log.lines().filter_map(|line| told("/cleanup[", line)) {
-            // Said once of a queue file, which may become active more than once.
-            let id = said.strip_prefix("message-id=<").and_then(|rest| rest.strip_suffix('>'));
-            if let (Some(id), true) = (id, active.contains(&queue_id)) {
+        for (_, said) in entries(&log, "cleanup").filter(|(queue_id, _)| active.contains(queue_id)) {
+            if let Some(id) = said.strip_prefix("message-id=<").and_then(|rest| rest.strip_suffix('>')) {
                 *queued.entry(id.to_owned()).or_default() += 1;
             }
         }
@@ -327,6 +319,12 @@ impl Drop for Postfix {
             drop(fs::remove_dir_all(&self.directory));
         }
     }
+}
+
+/// What a process of this name says of queue files: "…/PROCESS[1]: QUEUEID: SAID".
+fn entries<'l>(log: &'l str, process: &str) -> impl Iterator<Item = (&'l str, &'l str)> {
+    let process = format!("/{process}[");
+    log.lines().filter_map(move |line| line.split_once(&process)?.1.split_once("]: ")?.1.split_once(": "))
 }
 
 /// A queue file counts once its execute bit is set; one without is being received, or was left behind half-way.
