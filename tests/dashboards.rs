@@ -4,8 +4,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic and needs no manual")]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use common::KINDS;
 use serde_json::Value;
 use smtp_pool::{DiscardCounts, FailureKind, SendStage};
 
@@ -37,20 +40,7 @@ fn metrics() -> BTreeMap<String, Metric> {
 /// The values that a label of this crate can have; `host` is the user's.
 fn values(label: &str) -> Option<Vec<&'static str>> {
     match label {
-        "kind" => {
-            let failed = [
-                FailureKind::PoolExhausted,
-                FailureKind::HostUnavailable,
-                FailureKind::RetryableBeforeSend,
-                FailureKind::RetryableTemporaryFailure,
-                FailureKind::PermanentFailure,
-                FailureKind::UnknownAfterData,
-                FailureKind::ConnectionCorrupted,
-                FailureKind::Cancelled,
-                FailureKind::Shutdown,
-            ];
-            Some(failed.map(FailureKind::as_str).into_iter().chain(["accepted"]).collect())
-        }
+        "kind" => Some(KINDS.map(FailureKind::as_str).into_iter().chain(["accepted"]).collect()),
         "stage" => {
             let stages = [
                 SendStage::BeforeConnect,

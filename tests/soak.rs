@@ -135,25 +135,14 @@ impl Servers {
 
 /// How a send ended, in one byte, so that ten minutes of them weigh nothing.
 type Outcome = u8;
-const OUTCOMES: [FailureKind; 9] = [
-    FailureKind::PoolExhausted,
-    FailureKind::HostUnavailable,
-    FailureKind::RetryableBeforeSend,
-    FailureKind::RetryableTemporaryFailure,
-    FailureKind::PermanentFailure,
-    FailureKind::UnknownAfterData,
-    FailureKind::ConnectionCorrupted,
-    FailureKind::Cancelled,
-    FailureKind::Shutdown,
-];
 
 fn outcome(result: &Result<Receipt, SendError>) -> Outcome {
-    let index = result.as_ref().err().map(|error| OUTCOMES.iter().position(|&kind| kind == error.kind()).unwrap() + 1);
+    let index = result.as_ref().err().map(|error| KINDS.iter().position(|&kind| kind == error.kind()).unwrap() + 1);
     Outcome::try_from(index.unwrap_or(0)).unwrap()
 }
 
 fn name_of(outcome: Outcome) -> String {
-    let kind = usize::from(outcome).checked_sub(1).map(|index| OUTCOMES[index]);
+    let kind = usize::from(outcome).checked_sub(1).map(|index| KINDS[index]);
     kind.map_or("Ok".to_owned(), |kind| kind.to_string())
 }
 
@@ -329,7 +318,7 @@ fn ten_minutes_of_crashing_servers_lose_nothing_double_nothing_and_leak_nothing(
                 let name = name_of(outcome);
                 let is_true = match outcome {
                     0 => count == 1,
-                    _ if OUTCOMES[usize::from(outcome) - 1] == FailureKind::UnknownAfterData => count <= 1,
+                    _ if KINDS[usize::from(outcome) - 1] == FailureKind::UnknownAfterData => count <= 1,
                     _ => count == 0,
                 };
                 if !is_true {

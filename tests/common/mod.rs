@@ -14,10 +14,23 @@ use std::time::{Duration, Instant};
 
 use lettre::address::Envelope;
 use smtp_pool::testing::{CertificateKind, Event, Security, TestServer, TestServerBuilder, Transcript};
-use smtp_pool::{Host, Receipt, SendError, SendOptions, SmtpSender, SmtpSenderBuilder};
+use smtp_pool::{FailureKind, Host, Receipt, SendError, SendOptions, SmtpSender, SmtpSenderBuilder};
 
 /// Longer than anything here takes, so that a test that hangs says so.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Every kind of failure.
+pub const KINDS: [FailureKind; 9] = [
+    FailureKind::PoolExhausted,
+    FailureKind::HostUnavailable,
+    FailureKind::RetryableBeforeSend,
+    FailureKind::RetryableTemporaryFailure,
+    FailureKind::PermanentFailure,
+    FailureKind::UnknownAfterData,
+    FailureKind::ConnectionCorrupted,
+    FailureKind::Cancelled,
+    FailureKind::Shutdown,
+];
 
 /// What a machine with two busy cores may add to a deadline.
 pub const SLACK: Duration = Duration::from_millis(100);
