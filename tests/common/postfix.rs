@@ -1,6 +1,6 @@
 //! A private Postfix for one test, started by `tests/servers/postfix.sh`, and what its log, queue and mailboxes say.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -236,9 +236,12 @@ impl Postfix {
     }
 
     /// Every delivered file, once the queue has settled.
-    pub fn mailbox(&self) -> Vec<Vec<u8>> {
+    ///
+    /// A Postfix that is stopped between a delivery and its note of it delivers again when it is back. What it took once counts once:
+    /// files are the same to the byte only if they come from the same queue file, whose name is in them.
+    pub fn mailbox(&self) -> BTreeSet<Vec<u8>> {
         self.settle();
-        let Ok(files) = fs::read_dir(self.directory.join("mail/inbox/new")) else { return Vec::new() };
+        let Ok(files) = fs::read_dir(self.directory.join("mail/inbox/new")) else { return BTreeSet::new() };
         files.map(|file| fs::read(file.expect("a mailbox can be listed").path()).expect("mail can be read")).collect()
     }
 
