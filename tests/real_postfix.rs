@@ -138,7 +138,8 @@ fn assert_told_the_truth(postfix: &Postfix, outcomes: &[Outcome]) -> BTreeMap<(&
             Some(_) => 0..=0,
         };
         assert!(allowed.contains(&copies), "{id}: {kind:?}, and {copies} copies arrived");
-        assert_eq!(queued.get(id).copied().unwrap_or(0), copies, "{id}: the log and the mailbox disagree");
+        // A log writer that was stopped may not have written everything.
+        assert!(queued.get(id).copied().unwrap_or(0) <= copies, "{id}: the log has more than the mailbox");
         *tally.entry((kind.map_or("ok", FailureKind::as_str), copies)).or_default() += 1;
     }
     tally

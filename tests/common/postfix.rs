@@ -85,10 +85,18 @@ impl Postfix {
         assert!(stopped.success(), "Postfix did not stop");
     }
 
-    /// Has it read its configuration again, with further lines of main.cf.
+    /// Has it read its configuration again, with further lines of main.cf. What serves a session goes on with what it has read before;
+    /// new sessions have the new.
     pub fn reload(&self, settings: &str) {
+        let before = self.processes("smtpd");
+        let reloads = self.logged("reload -- version");
         let reloaded = self.script("reload").env("POSTFIX_MAIN", settings).status().expect("bash runs");
         assert!(reloaded.success(), "Postfix did not reload");
+        wait_until("its master reloads", || self.logged("reload -- version") > reloads);
+        wait_until("what waits for a session has read the new configuration", || {
+            let serving = self.serving();
+            before.iter().all(|process| serving.contains(process) || !self.processes("smtpd").contains(process))
+        });
     }
 
     fn script(&self, command: &str) -> Command {
@@ -259,7 +267,10 @@ impl Postfix {
                 serving.retain(|&other| other != process);
             }
         }
-        serving.retain(|&process| is_alive(process));
+        // The number of one that was killed, of which the log has no end, may be another's by now.
+        let spool = self.directory.join("spool");
+        let is_here = |process| fs::read_link(format!("/proc/{process}/cwd")).is_ok_and(|folder| folder == spool);
+        serving.retain(|&process| is_here(process));
         serving
     }
 

@@ -14,13 +14,24 @@
 #   anybody@elsewhere         554 without AUTH; with it, accepted and thrown away
 #
 # Environment: SASL_USERS='name name' are further users @example.com with the same password, from the first start in DIR on;
-# POSTFIX_MAIN='name = value;name = value' adds lines to main.cf, with start and with reload.
+# POSTFIX_MAIN='name = value;name = value' are further settings of main.cf, with start and with reload.
 . "$(dirname "$0")/common.sh"
 parse_arguments "$@"
 need_installed postfix
 root=$packages/postfix
 libraries=$root/usr/lib/postfix
 export LD_LIBRARY_PATH=$libraries
+
+# What is set again replaces what was set before: of a setting that is there twice every process warns, the log writer too, and that one
+# waits for itself for ever when as much as its socket holds is still to be written.
+set_further() {
+    local setting
+    while IFS= read -r -d ';' setting; do
+        [ -n "$setting" ] || continue
+        sed -i "/^${setting%%[ =]*} *=/d" "$dir/etc/main.cf"
+        printf '%s\n' "$setting" >>"$dir/etc/main.cf"
+    done <<<"${POSTFIX_MAIN:-};"
+}
 
 if [ "$command" = stop ]; then
     [ -f "$dir/etc/main.cf" ] || exit 0
@@ -30,7 +41,7 @@ if [ "$command" = stop ]; then
 fi
 if [ "$command" = reload ]; then
     is_running || fail "not running in $dir"
-    tr ';' '\n' <<<"${POSTFIX_MAIN:-}" >>"$dir/etc/main.cf"
+    set_further
     "$root/usr/sbin/postfix" -c "$dir/etc" reload >>"$dir/log/start" 2>&1 || fail "$(<"$dir/log/start")"
     exit 0
 fi
@@ -140,8 +151,8 @@ smtpd_client_event_limit_exceptions =
 smtpd_client_connection_count_limit = 0
 smtpd_peername_lookup = no
 notify_classes =
-$(tr ';' '\n' <<<"${POSTFIX_MAIN:-}")
 END
+set_further
 # A queue manager that is started by a reload skips what its predecessor is still delivering until it is next woken: each second, not each
 # five minutes.
 cat >"$dir/etc/master.cf" <<END
