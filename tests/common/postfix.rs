@@ -94,8 +94,8 @@ impl Postfix {
         assert!(reloaded.success(), "Postfix did not reload");
         wait_until("its master reloads", || self.logged("reload -- version") > reloads);
         wait_until("what waits for a session has read the new configuration", || {
-            let serving = self.serving();
-            before.iter().all(|process| serving.contains(process) || !self.processes("smtpd").contains(process))
+            let (serving, running) = (self.serving(), self.processes("smtpd"));
+            before.iter().all(|process| serving.contains(process) || !running.contains(process))
         });
     }
 

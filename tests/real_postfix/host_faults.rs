@@ -6,7 +6,9 @@ use std::time::Duration;
 use smtp_pool::{DiscardReason, FailureKind, HostState, SendStage, SmtpSender};
 
 use super::postfix::{Postfix, kill, wait_until};
-use super::{assert_code, assert_told_the_truth, inbox, message, single, to, under_load, wait_for_calls};
+use super::{
+    assert_code, assert_told_the_truth, disagreements, inbox, message, single, to, under_load, wait_for_calls,
+};
 
 /// A sender of as many connections as threads, whose pauses are short.
 fn hasty(postfix: &Postfix, threads: usize) -> SmtpSender {
@@ -64,6 +66,7 @@ fn a_reload_under_load_costs_no_message() {
     });
     assert!(outcomes.iter().all(|(_, kind)| kind.is_none()), "{outcomes:?}");
     assert_told_the_truth(&postfix, &outcomes);
+    assert_eq!(disagreements(&postfix), []);
     assert_eq!(sender.status().create_failures, 0, "{:?}", sender.status());
 }
 
@@ -83,6 +86,9 @@ fn a_stop_under_load_loses_nothing() {
         wait_for_calls(calls, 20);
     });
     let tally = assert_told_the_truth(&postfix, &outcomes);
+    // A log writer that was stopped may not have written everything, and nothing that is not so.
+    let disagreements = disagreements(&postfix);
+    assert!(disagreements.iter().all(|(_, queued, copies)| queued < copies), "{disagreements:?}");
     eprintln!("(outcome, copies): count {tally:?}");
     let unknown = outcomes.iter().filter(|(_, kind)| *kind == Some(FailureKind::UnknownAfterData)).count();
     // In each gap, what was on its way: at most one message for each connection.
