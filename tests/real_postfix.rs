@@ -30,6 +30,8 @@ mod rotation;
 mod smuggling;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Read;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -39,7 +41,7 @@ use smtp_pool::{DiscardReason, FailureKind, Host, SendError, SendStage, SmtpSend
 
 use common::Flag;
 use header_gate::HeaderGate;
-use postfix::{Postfix, USER, kill, wait_until};
+use postfix::{Frozen, Postfix, USER, kill, wait_until};
 
 /// One connection and no second attempts: every outcome is that of one transaction.
 fn single(host: Host) -> SmtpSenderBuilder {
@@ -535,6 +537,19 @@ fn a_restart_between_two_messages_goes_unnoticed() {
     send_all("after-a-crash-of-all");
     assert_eq!(sender.status().create_failures, 0, "{:?}", sender.status());
     assert_eq!(postfix.mailbox().len(), 16);
+}
+
+/// What the tests of restarts rely on: a Postfix that has stopped holds no port, even if one of its processes is slow to end.
+#[test]
+#[ignore = "needs a private Postfix; .ci/run and README say how"]
+fn a_stopped_postfix_can_be_started_again_at_once() {
+    let postfix = Postfix::start();
+    let mut client = TcpStream::connect(("127.0.0.1", postfix.smtp_port())).unwrap();
+    client.read_exact(&mut [0; 3]).unwrap();
+    let _frozen = Frozen::new(postfix.serving());
+    postfix.stop();
+    drop(client);
+    postfix.start_again();
 }
 
 /// Before the last byte nothing can have been accepted: the error says so, and the mail is not there.

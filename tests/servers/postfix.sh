@@ -33,10 +33,32 @@ set_further() {
     done <<<"${POSTFIX_MAIN:-};"
 }
 
+# The processes of this Postfix, by name and by the folder that they work in. Any of them may outlive the master, and holds its ports.
+family() {
+    local process
+    for process in /proc/[0-9]*; do
+        if [ "$process/cwd" -ef "$dir/spool" ] && [[ $(readlink "$process/exe") == */postfix/sbin/* ]]; then
+            echo "${process#/proc/}"
+        fi
+    done
+}
+
+is_running() {
+    [ -n "$(family)" ]
+}
+
 if [ "$command" = stop ]; then
     [ -f "$dir/etc/main.cf" ] || exit 0
     timeout 30 "$root/usr/sbin/postfix" -c "$dir/etc" stop >/dev/null 2>&1 || true
-    stop_process
+    # That has ended the master and sent its children a signal. What is left after a second ends by force.
+    for attempt in {1..200}; do
+        mapfile -t left < <(family)
+        [ ${#left[@]} -gt 0 ] || break
+        kill "$([ "$attempt" -le 20 ] && echo -TERM || echo -KILL)" "${left[@]}" 2>/dev/null || true
+        sleep 0.05
+    done
+    ! is_running || fail "not all of it ends in $dir"
+    rm -f "$dir/pid"
     exit 0
 fi
 if [ "$command" = reload ]; then
